@@ -1,0 +1,316 @@
+"""The schema of params.yaml: one frozen section a step, no defaults, every refusal one sentence. Never imports torch."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from lavin_dit.errors import InputError
+from lavin_dit.presets import DIT_PRESETS, PATCH_SIZE, SPATIAL_FACTOR, TEMPORAL_FACTOR, VAE_PRESETS, DitShape, VaeShape
+
+RESOLUTION_STEP = SPATIAL_FACTOR * PATCH_SIZE
+
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+def _shape_of(presets: Mapping[str, Any]) -> BeforeValidator:
+    def look_up(value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        if value not in presets:
+            raise ValueError(f"must be one of {', '.join(presets)}, or a mapping with the sizes themselves")
+        return presets[value]
+
+    return BeforeValidator(look_up)
+
+
+class Section(BaseModel):
+    """One step's own parameters."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PrepareConfig(Section):
+    """Which pairs the data set holds."""
+
+    seed: Seed
+    resolution: Positive
+    """Pixels a side of every square image; a multiple of 16 (8x8 latents, 2x2 patches)."""
+    clip_frames: Positive
+    """Frames of a clip, 1 + 4k; 1 for images."""
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1)]
+    """Tasks drawn from rendered scenes and photographs; pair folders under data/raw add their own."""
+    num_train_scenes: NotNegative
+    num_test_scenes: NotNegative
+    """Rendered scenes that no training step ever sees."""
+    test_fraction: Fraction
+    """Share of the user's photographs, and of pair folders without a test split, that is held out."""
+    shard_mib: PositiveReal
+    """Size at which a tar shard is closed, in MiB."""
+    max_megapixels: PositiveReal
+    """An image with more pixels than this is refused (decompression bombs)."""
+
+    @field_validator("resolution")
+    @classmethod
+    def _tokens_fit(cls, value: int) -> int:
+        if value % RESOLUTION_STEP:
+            raise ValueError(f"must be a multiple of {RESOLUTION_STEP} (8x8 latents, 2x2 patches)")
+        return value
+
+    @field_validator("clip_frames")
+    @classmethod
+    def _clip_compresses(cls, value: int) -> int:
+        if (value - 1) % TEMPORAL_FACTOR:
+            raise ValueError("must be 1 + 4k (1, 5, 9, 13 ...), the lengths that the ST-VAE compresses")
+        return value
+
+    @field_validator("tasks")
+    @classmethod
+    def _tasks_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        repeated = sorted({task for task in value if value.count(task) > 1})
+        if repeated:
+            raise ValueError(f"names {', '.join(repeated)} more than once")
+        return value
+
+
+class OptimizerConfig(Section):
+    """AdamW with linear warm-up, cosine decay, global-norm clipping and an exponential moving average."""
+
+    learning_rate: PositiveReal
+    final_learning_rate: NotNegativeReal
+    """Where the cosine decay ends."""
+    warmup_steps: NotNegative
+    betas: tuple[Fraction, Fraction]
+    weight_decay: NotNegativeReal
+    max_grad_norm: PositiveReal
+    ema_decay: Fraction
+
+
+class TrainingSection(Section):
+    """What every training step has."""
+
+    seed: Seed
+    steps: Positive
+    batch_size: Positive
+    """Global batch, over all processes."""
+    optimizer: OptimizerConfig
+    checkpoint_every_steps: Positive
+    log_every_steps: Positive
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> Self:
+        if self.optimizer.warmup_steps >= self.steps:
+            raise ValueError(f"optimizer.warmup_steps is {self.optimizer.warmup_steps}: must be below steps ({self.steps})")
+        return self
+
+
+class TrainVaeConfig(TrainingSection):
+    """The ST-VAE, its loss, and what the report shows of it."""
+
+    shape: Annotated[VaeShape, _shape_of(VAE_PRESETS)]
+    absolute_weight: NotNegativeReal
+    """Weight of the mean absolute error beside the mean squared error."""
+    kl_weight: NotNegativeReal
+    num_reconstructions: NotNegative
+
+
+class TrainDitConfig(TrainingSection):
+    """The J-DiT and its flow-matching loss."""
+
+    shape: Annotated[DitShape, _shape_of(DIT_PRESETS)]
+    max_pairs: Positive
+    """Context pairs of an episode are drawn from 1 to this."""
+    prompt_drop_probability: Fraction
+    time_shift: PositiveReal
+    absolute_weight: NotNegativeReal
+    task_weights: dict[Name, NotNegativeReal]
+    """Relative chance of each task; 1 where a task is not named."""
+
+
+class SamplingConfig(Section):
+    """How answers are sampled."""
+
+    num_points: Annotated[int, Field(ge=2)]
+    """Points of the time grid; one fewer evaluations."""
+    guidance_scale: PositiveReal
+    """Classifier-free guidance; 1 switches it (and its second evaluation) off."""
+    num_pairs: Positive
+    """Context pairs shown with every query."""
+
+
+class EvaluateConfig(Section):
+    """What is measured on held-out scenes."""
+
+    seed: Seed
+    queries_per_task: Positive
+    batch_size: Positive
+    examples_per_task: NotNegative
+    """Rows of each task's picture grid in the report."""
+    sampling: SamplingConfig
+
+
+class ExportConfig(Section):
+    """The bundle and the check it must pass."""
+
+    seed: Seed
+    sampling: SamplingConfig
+    parity_queries: Positive
+    max_relative_error: PositiveReal
+    """Largest relative error of a full sampled prediction, ONNX Runtime against torch."""
+
+
+class Bound(Section):
+    """An absolute gate on one metric."""
+
+    min: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    max: Annotated[float, Field(allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="after")
+    def _bounds_something(self) -> Self:
+        if self.min is None and self.max is None:
+            raise ValueError("a gate needs min, max, or both")
+        return self
+
+
+class GateConfig(Section):
+    """What a model must show before it may be promoted."""
+
+    against: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*#[a-z0-9][a-z0-9_-]*$")]
+    """Name and stage of the model that it is compared with, such as `lavin-dit#production`."""
+    min_tasks_beating_baselines: NotNegative
+    bounds: dict[str, Bound]
+    """Absolute gates by metric name, such as `depth/abs_rel`."""
+    max_regression: NotNegativeReal
+    """How much worse than that model, relatively, each task's own metric may be."""
+
+
+class PromoteConfig(Section):
+    """Under which name and in which stage a bundle is registered."""
+
+    name: Name
+    stage: Name
+
+
+Checked = TypeVar("Checked", bound=Section)
+
+
+class Config(Section):
+    """All of params.yaml."""
+
+    prepare: PrepareConfig
+    train_vae: TrainVaeConfig
+    train_dit: TrainDitConfig
+    evaluate: EvaluateConfig
+    export: ExportConfig
+    gate: GateConfig
+    promote: PromoteConfig
+
+
+SECTIONS: dict[str, type[Section]] = {
+    "prepare": PrepareConfig,
+    "train_vae": TrainVaeConfig,
+    "train_dit": TrainDitConfig,
+    "evaluate": EvaluateConfig,
+    "export": ExportConfig,
+    "gate": GateConfig,
+    "promote": PromoteConfig,
+}
+
+
+def load_config(path: Path, overrides: Iterable[str] = ()) -> Config:
+    """Reads and validates a whole params file, with `section.key=value` overrides applied first.
+
+    Raises: InputError naming the key's path, its value and what is allowed.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a params file ({error})") from error
+    return parse_config(text, overrides, source=str(path))
+
+
+def parse_config(text: str, overrides: Iterable[str] = (), *, source: str = "params") -> Config:
+    """Validates the text of a params file; see `load_config`."""
+    try:
+        document = _load_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{source}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{source}: must be a mapping with the sections {', '.join(SECTIONS)}")
+    for override in overrides:
+        _override(document, override)
+    return _validate(Config, document, prefix="")
+
+
+def section_from_json(step: str, text: str) -> Section:
+    """The section of one step, as `resolve` hands it over."""
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{step}: its section is not valid JSON ({error})") from error
+    return _validate(SECTIONS[step], document, prefix=f"{step}.")
+
+
+def section_to_json(section: Section) -> str:
+    """Canonical text of a section: equal sections give equal texts."""
+    return json.dumps(section.model_dump(mode="json"), sort_keys=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as the number that it is in YAML 1.2; PyYAML follows YAML 1.1, where it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9][0-9_]*(\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _load_yaml(text: str) -> Any:
+    return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+
+
+def _override(document: dict[str, Any], override: str) -> None:
+    path, separator, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not separator or not all(keys):
+        raise InputError(f"--set {override}: must read section.key=value")
+    try:
+        value = _load_yaml(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})") from error
+    target: Any = document
+    for depth, key in enumerate(keys[:-1], start=1):
+        target = target.get(key) if isinstance(target, dict) else None
+        if not isinstance(target, dict):
+            raise InputError(f"--set {override}: {'.'.join(keys[:depth])} is not a section")
+    target[keys[-1]] = value
+
+
+def _validate(schema: type[Checked], document: object, *, prefix: str) -> Checked:
+    try:
+        return schema.model_validate_json(json.dumps(document, default=str))
+    except ValidationError as error:
+        problems = [_sentence(problem, prefix) for problem in error.errors(include_url=False)]
+        raise InputError("; ".join(problems)) from error
+
+
+def _sentence(problem: Any, prefix: str) -> str:
+    path = prefix + ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown parameter"
+    if problem["type"] == "missing":
+        return f"{path}: missing"
+    reason = str(problem.get("ctx", {}).get("error", problem["msg"]))
+    value = problem["input"]
+    shown = "" if isinstance(value, dict) else f" is {value!r}"
+    return f"{path}{shown}: {reason[0].lower()}{reason[1:]}"
