@@ -1,0 +1,94 @@
+"""In-context inference: example pairs and a query become a prompt, the answer is sampled and decoded."""
+
+import numpy as np
+import torch
+from einops import rearrange
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lavin_dit.config import SamplingConfig
+from lavin_dit.dit.j_dit import JDit, TimeTable
+from lavin_dit.flow import euler
+from lavin_dit.sampling import time_grid
+from lavin_dit.weights import TrainedVae
+
+
+def to_model(image: NDArray[np.uint8]) -> Tensor:
+    """Pixels `(h, w, 3)` in 0..255 to `(3, h, w)` in [-1, 1]."""
+    return torch.tensor(image).permute(2, 0, 1).float() / 127.5 - 1.0
+
+
+def to_pixels(image: Tensor) -> NDArray[np.uint8]:
+    """`(3, h, w)` in [-1, 1] to pixels `(h, w, 3)`: clamped and rounded."""
+    scaled = (image.clamp(-1.0, 1.0) + 1.0) * 127.5
+    return scaled.round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def encode_images(vae: TrainedVae, images: Tensor) -> Tensor:
+    """Normalised latents, every image on its own. Shapes: `(b, c, h, w)` to `(b, z, y, x)`."""
+    moments = vae.module.encode(images[:, :, None])
+    return vae.statistics.normalise(moments.mean[:, :, 0])
+
+
+def decode_images(vae: TrainedVae, latents: Tensor) -> Tensor:
+    """Images of normalised latents. Shapes: `(b, z, y, x)` to `(b, c, h, w)`."""
+    return vae.module.decode(vae.statistics.restore(latents)[:, :, None])[:, :, 0]
+
+
+def assemble_prompt(inputs: Tensor, targets: Tensor, query: Tensor) -> Tensor:
+    """`in1, out1, in2, out2, ..., query` as frames.
+
+    Shapes: inputs and targets `(b, n, z, y, x)`, query `(b, z, y, x)`, to `(b, z, 2n + 1, y, x)`.
+    """
+    pairs = rearrange([inputs, targets], "pair b n z y x -> b z (n pair) y x")
+    return torch.cat([pairs, query[:, :, None]], dim=2)
+
+
+def drop_prompt(prompt: Tensor) -> Tensor:
+    """The prompt of classifier-free guidance: one zero frame, then the query. Shapes: `(b, z, f, y, x)` to `(b, z, 2, y, x)`."""
+    query = prompt[:, :, -1:]
+    return torch.cat([torch.zeros_like(query), query], dim=2)
+
+
+def sample_answer(dit: JDit, prompt: Tensor, *, noise: Tensor, num_points: int, guidance_scale: float) -> Tensor:
+    """Solves the flow from noise to an answer; the modulations are worked out once for the whole grid.
+
+    Shapes: prompt `(b, z, f, y, x)`, noise `(b, z, 1, y, x)`, to `(b, z, 1, y, x)`.
+    """
+    times = torch.from_numpy(time_grid(num_points)[:-1]).float().to(noise.device)
+    table = dit.time_table(times)
+    dropped = drop_prompt(prompt)
+
+    def velocity(z: Tensor, index: int) -> Tensor:
+        row = TimeTable(table.blocks[index : index + 1], table.final[index : index + 1])
+        guided = dit.forward_tabled(z, prompt, row)
+        if guidance_scale == 1.0:
+            return guided
+        free = dit.forward_tabled(z, dropped, row)
+        return free + guidance_scale * (guided - free)
+
+    return euler(velocity, noise, num_points=num_points)
+
+
+@torch.no_grad()
+def predict(
+    vae: TrainedVae,
+    dit: JDit,
+    *,
+    context_inputs: Tensor,
+    context_targets: Tensor,
+    queries: Tensor,
+    noise: Tensor,
+    sampling: SamplingConfig,
+) -> Tensor:
+    """Answers to queries, each shown its own context pairs.
+
+    Shapes: contexts `(b, n, c, h, w)`, queries `(b, c, h, w)`, noise `(b, z, 1, y, x)`, to `(b, c, h, w)` in about [-1, 1].
+    """
+    batch, num_pairs = context_inputs.shape[:2]
+    images = torch.cat([context_inputs.flatten(0, 1), context_targets.flatten(0, 1), queries])
+    inputs, targets, query = encode_images(vae, images).split([batch * num_pairs, batch * num_pairs, batch])  # type: ignore[no-untyped-call]
+    inputs, targets = (rearrange(part, "(b n) z y x -> b n z y x", b=batch) for part in (inputs, targets))
+    prompt = assemble_prompt(inputs, targets, query)
+    answer = sample_answer(dit, prompt, noise=noise, num_points=sampling.num_points, guidance_scale=sampling.guidance_scale)
+    return decode_images(vae, answer[:, :, 0])
