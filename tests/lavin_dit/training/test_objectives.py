@@ -1,0 +1,175 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lavin_dit.config import OptimizerConfig, TrainDitConfig, TrainVaeConfig
+from lavin_dit.data.episodes import EpisodeSampler
+from lavin_dit.data.latents import LatentStore
+from lavin_dit.data.shards import Member, Pair, ShardSet
+from lavin_dit.dit.j_dit import JDit
+from lavin_dit.inference import assemble_prompt, sample_answer
+from lavin_dit.presets import VAE_PRESETS, DitShape
+from lavin_dit.sampling import starting_noise
+from lavin_dit.training.fit import fit
+from lavin_dit.training.objectives import DitObjective, VaeObjective
+from lavin_dit.training.processes import Processes
+from lavin_dit.vae.st_vae import STVae
+
+CPU = torch.device("cpu")
+OPTIMIZER = OptimizerConfig(
+    learning_rate=6e-3, final_learning_rate=1e-4, warmup_steps=20, betas=(0.9, 0.95), weight_decay=0.0, max_grad_norm=1.0, ema_decay=0.95
+)
+DIT_CONFIG = TrainDitConfig(
+    seed=0,
+    steps=300,
+    batch_size=32,
+    optimizer=OPTIMIZER,
+    checkpoint_every_steps=1000,
+    log_every_steps=20,
+    shape=DitShape(depth=2, dim=96, num_heads=4, kv_group=2),
+    max_pairs=1,
+    prompt_drop_probability=0.0,
+    time_shift=1.0,
+    absolute_weight=0.1,
+    task_weights={},
+)
+VAE_CONFIG = TrainVaeConfig(
+    seed=0,
+    steps=30,
+    batch_size=6,
+    optimizer=OPTIMIZER,
+    checkpoint_every_steps=1000,
+    log_every_steps=5,
+    shape=VAE_PRESETS["tiny"],
+    absolute_weight=1.0,
+    kl_weight=1e-6,
+    num_reconstructions=0,
+)
+NUM_PAIRS, SIDE = 4, 2
+RULES = {"negate": lambda z: -z, "reverse": lambda z: z.flip(0)}
+
+
+def member(name: str) -> Member:
+    return Member("none", 0, 0, name)
+
+
+@pytest.fixture(scope="module")
+def store() -> LatentStore:
+    """Latents that are one vector of 16 values everywhere, and their answers under each rule."""
+    random = torch.Generator().manual_seed(0)
+    rows: dict[str, int] = {}
+    latents: list[Tensor] = []
+
+    def keep(name: str, z: Tensor) -> None:
+        rows[name] = len(latents)
+        latents.append(z.view(16, 1, 1).expand(16, SIDE, SIDE))
+
+    for number in range(NUM_PAIRS):
+        z = torch.randn(16, generator=random)
+        keep(f"input-{number}", z)
+        for task, rule in RULES.items():
+            keep(f"{task}-{number}", rule(z))
+    return LatentStore(rows, torch.stack(latents))
+
+
+@pytest.fixture(scope="module")
+def sampler() -> EpisodeSampler:
+    return make_sampler()
+
+
+def make_sampler(*, prompt_drop_probability: float = 0.0) -> EpisodeSampler:
+    pairs = {
+        task: [Pair(f"{task}-{n}", task, str(n), member(f"input-{n}"), member(f"{task}-{n}")) for n in range(NUM_PAIRS)] for task in RULES
+    }
+    return EpisodeSampler(
+        pairs=pairs,
+        task_weights={},
+        max_pairs=DIT_CONFIG.max_pairs,
+        prompt_drop_probability=prompt_drop_probability,
+        noise_shape=(16, 1, SIDE, SIDE),
+        seed=0,
+    )
+
+
+def make_objective(store: LatentStore, sampler: EpisodeSampler) -> DitObjective:
+    network = JDit(DIT_CONFIG.shape)
+    network.initialise(torch.Generator().manual_seed(0))
+    return DitObjective(network, store, sampler, DIT_CONFIG, CPU)
+
+
+@pytest.fixture(scope="module")
+def learnt(store: LatentStore, sampler: EpisodeSampler, tmp_path_factory: pytest.TempPathFactory) -> JDit:
+    objective = make_objective(store, sampler)
+    fitted = fit("learn", objective, DIT_CONFIG, Processes(0, 1, CPU), tmp_path_factory.mktemp("learnt"))
+    network = JDit(DIT_CONFIG.shape).requires_grad_(False)
+    network.load_state_dict(fitted.weights, strict=True)
+    return network
+
+
+@pytest.mark.parametrize("task", RULES)
+def test_samples_follow_the_task_that_the_context_shows(task: str, learnt: JDit, store: LatentStore, sampler: EpisodeSampler) -> None:
+    inputs, targets = (torch.stack([store[getattr(pair, side)] for pair in sampler.pairs[task]]) for side in ("input", "target"))
+    shown_inputs, shown_targets = inputs.roll(1, dims=0), targets.roll(1, dims=0)
+    prompt = assemble_prompt(shown_inputs[:, None], shown_targets[:, None], inputs)
+    noise = torch.from_numpy(np.stack([starting_noise((16, 1, SIDE, SIDE), seed=0, index=index) for index in range(NUM_PAIRS)]))
+    answers = sample_answer(learnt, prompt, noise=noise, num_points=10, guidance_scale=1.0)[:, :, 0]
+
+    def error(guess: Tensor) -> float:
+        return float((guess - targets).square().mean())
+
+    assert error(answers) < 0.1 * min(error(inputs), error(shown_targets))
+
+
+def test_the_shares_of_two_processes_are_the_batch_of_one(store: LatentStore, sampler: EpisodeSampler) -> None:
+    objective = make_objective(store, sampler)
+    whole, first, second = (objective.batch(7, samples) for samples in (range(8), range(4), range(4, 8)))
+    for field in ("answer", "noise", "prompt", "time", "is_dropped"):
+        assert torch.equal(getattr(whole, field), torch.cat([getattr(first, field), getattr(second, field)]))
+
+
+def test_a_batch_does_not_depend_on_the_batches_before_it(store: LatentStore, sampler: EpisodeSampler) -> None:
+    objective = make_objective(store, sampler)
+    fresh = make_objective(store, sampler).batch(9, range(4))
+    for step in range(3):
+        objective.batch(step, range(4))
+    assert torch.equal(objective.batch(9, range(4)).noise, fresh.noise)
+
+
+def test_the_loss_of_a_batch_is_the_mean_over_its_samples_with_and_without_a_prompt(store: LatentStore) -> None:
+    objective = make_objective(store, make_sampler(prompt_drop_probability=0.5))
+    torch.nn.init.normal_(objective.network.final_layer.linear.weight, generator=torch.Generator().manual_seed(0))
+    assert 0 < int(objective.batch(0, range(6)).is_dropped.sum()) < 6
+    alone = [objective(objective.batch(0, range(sample, sample + 1)))["loss"].detach() for sample in range(6)]
+    torch.testing.assert_close(objective(objective.batch(0, range(6)))["loss"].detach(), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_fresh_network_is_as_wrong_as_answering_zero(store: LatentStore, sampler: EpisodeSampler) -> None:
+    objective = make_objective(store, sampler)
+    batch = objective.batch(0, range(8))
+    torch.testing.assert_close(objective(batch)["squared"].detach(), (batch.answer - batch.noise).square().mean())
+
+
+def make_vae_objective(shards: ShardSet) -> VaeObjective:
+    network = STVae(VAE_CONFIG.shape)
+    network.initialise(torch.Generator().manual_seed(0))
+    return VaeObjective(network, shards, VAE_CONFIG, CPU)
+
+
+def test_every_epoch_of_the_vae_sees_each_distinct_picture_once(tiny_shards: Path) -> None:
+    with ShardSet(tiny_shards, "train") as shards:
+        objective = make_vae_objective(shards)
+        batches = [objective.batch(step, range(6)).pixels for step in range(4)]
+    seen = torch.cat(batches)
+    assert seen.shape == (24, 3, 1, 16, 16)
+    assert len({picture.numpy().tobytes() for picture in seen}) == 24
+    assert -1.0 <= float(seen.min()) < -0.5
+    assert 0.5 < float(seen.max()) <= 1.0
+
+
+def test_the_vae_learns_to_reconstruct(tiny_shards: Path, tmp_path: Path) -> None:
+    with ShardSet(tiny_shards, "train") as shards:
+        rows = fit("vae", make_vae_objective(shards), VAE_CONFIG, Processes(0, 1, CPU), tmp_path).history.rows
+    assert rows[-1]["squared"] < 0.5 * rows[0]["squared"]
