@@ -1,0 +1,39 @@
+"""The name of the code that makes results: a hash of its own source, and the git commit where there is one."""
+
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import lavin_dit
+from components.folders import file_sha256
+
+ROOTS = (Path(lavin_dit.__file__).resolve().parent, Path(__file__).resolve().parent)
+IGNORED_FOLDER = "__pycache__"
+
+
+@cache
+def source_hash() -> str:
+    """sha256 over every file of the library and the steps: edited code gives another name, and so other results."""
+    digest = hashlib.sha256()
+    for root in ROOTS:
+        for path in sorted(path for path in root.rglob("*") if path.is_file() and IGNORED_FOLDER not in path.parts):
+            digest.update(f"{root.name}/{path.relative_to(root).as_posix()}\0{file_sha256(path)}\n".encode())
+    return digest.hexdigest()
+
+
+def git_commit() -> str | None:
+    """The commit that the source stands at, with `-dirty` where the source differs from it; None outside a repository."""
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _git("status", "--porcelain", "--", *map(str, ROOTS))
+    return f"{commit}-dirty" if changed else commit
+
+
+def _git(*arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=ROOTS[1], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,61 @@
+"""Carries out one step: in this process, or in several under torchrun where a training step is asked to."""
+
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.entry import rank
+from components.folders import exclusive
+from components.launcher.local import run_under_torchrun
+from components.steps import DISTRIBUTED, load_step
+from lavin_dit.config import Section, section_to_json
+from lavin_dit.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+STARTED = "step {name}: started"
+FINISHED = "step {name}: finished in {seconds:.1f} s"
+
+
+def execute(name: str, section: Section, inputs: Mapping[str, Path], outputs: Mapping[str, Path], *, processes: int = 1) -> None:
+    """Runs a step from its section and folders; one process at a time may make an output.
+
+    Raises: InputError where a step is asked to run in several processes and cannot.
+    """
+    if processes < 1 or (processes > 1 and name not in DISTRIBUTED):
+        raise InputError(f"--processes {processes}: must be 1 for step {name}; {' and '.join(DISTRIBUTED)} take any number from 1")
+    if "RANK" in os.environ:
+        # One of several processes: whoever started them tells how the step goes.
+        _run_here(name, section, inputs, outputs)
+        return
+    logger.info(STARTED.format(name=name))
+    started = time.monotonic()
+    if processes > 1:
+        _distribute(name, section, inputs, outputs, processes)
+    else:
+        _run_here(name, section, inputs, outputs)
+    logger.info(FINISHED.format(name=name, seconds=time.monotonic() - started))
+
+
+def _run_here(name: str, section: Section, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
+    step = load_step(name)
+    assert tuple(inputs) == step.inputs, f"{name} reads {step.inputs}, not {tuple(inputs)}"
+    assert tuple(outputs) == step.outputs, f"{name} writes {step.outputs}, not {tuple(outputs)}"
+    if rank() > 0:
+        step.run(section, inputs, outputs)
+        return
+    with exclusive(next(iter(outputs.values()))):
+        step.run(section, inputs, outputs)
+
+
+def _distribute(name: str, section: Section, inputs: Mapping[str, Path], outputs: Mapping[str, Path], processes: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="lavin-") as folder:
+        section_file = Path(folder) / f"{name}.json"
+        section_file.write_text(section_to_json(section), encoding="utf-8")
+        arguments = [name, "--section", str(section_file)]
+        arguments += [part for key, path in inputs.items() for part in ("--input", f"{key}={path}")]
+        arguments += [part for key, path in outputs.items() for part in ("--output", f"{key}={path}")]
+        run_under_torchrun(name, arguments, processes=processes)

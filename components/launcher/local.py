@@ -1,0 +1,100 @@
+"""Starts a training step in several processes of this machine, under torchrun, and speaks for them."""
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
+from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX, StepFailedError
+from lavin_dit.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT)
+ELASTIC_LINE = re.compile(r"^[IWE]\d{4} .*torch/distributed/")
+VERDICT_LINE = re.compile(r"^E\d{4} .*torch/distributed/elastic.*failed \(exitcode")
+
+
+def run_under_torchrun(step: str, arguments: Sequence[str], *, processes: int) -> None:
+    """Runs `python -m components <arguments>` in `processes` processes, relays their lines, and ends as they end.
+
+    SIGTERM and SIGINT reach torchrun, which stops every process before this function ends.
+    Raises: InputError or StepFailedError with the sentence of the process that failed.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        str(processes),
+        "-m",
+        "components",
+        *arguments,
+    ]
+    with (
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=_environment(processes)) as torchrun,
+        _forwarding(torchrun) as received,
+    ):
+        assert torchrun.stdout is not None
+        cause = _relay(torchrun.stdout)
+    if received:
+        _end_as_asked(received[0])
+    if torchrun.returncode:
+        _raise(step, cause)
+
+
+def _environment(processes: int) -> dict[str, str]:
+    # torchrun would give every process one thread, and a warning.
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    return {"OMP_NUM_THREADS": str(threads), **os.environ}
+
+
+@contextmanager
+def _forwarding(process: subprocess.Popen[str]) -> Iterator[list[int]]:
+    received: list[int] = []
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        process.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in FORWARDED}
+    try:
+        yield received
+        process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _relay(lines: Iterable[str]) -> str:
+    """Passes the processes' lines on, without torchrun's own, and returns the first that tells why one failed."""
+    cause, is_over = "", False
+    for line in map(str.rstrip, lines):
+        # After its verdict torchrun prints only its own traceback.
+        is_over = is_over or bool(VERDICT_LINE.match(line))
+        if line.startswith((MISTAKE_PREFIX, FAILURE_PREFIX)):
+            cause = cause or line
+        elif line and not is_over and not ELASTIC_LINE.match(line):
+            logger.info(line)
+    return cause
+
+
+def _end_as_asked(number: int) -> NoReturn:
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
+
+
+def _raise(step: str, cause: str) -> NoReturn:
+    if cause.startswith(MISTAKE_PREFIX):
+        raise InputError(cause.removeprefix(MISTAKE_PREFIX))
+    if cause.startswith(FAILURE_PREFIX):
+        raise StepFailedError(cause.removeprefix(FAILURE_PREFIX))
+    raise StepFailedError(f"{step}: one of its processes ended with an unexpected error; its last lines are above")

@@ -1,0 +1,82 @@
+"""The store: finished step outputs in folders named by all that made them, on a disk that outlives a run.
+
+An output is made inside the store, so that a killed run continues there and a finished one is never made twice. It is then published
+to where the runner wants it: small outputs as they are, heavy ones as a file that says where they lie.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from components.code_version import source_hash
+from components.execution import execute
+from components.folders import exclusive, fingerprint, read_json, write_json
+from lavin_dit.config import Section, section_to_json
+from lavin_dit.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+HEAVY = frozenset({"shards"})
+"""Outputs that stay in the store."""
+LOCATION_NAME = "location.json"
+KEY_LENGTH = 16
+
+
+def store_key(section: Section, fingerprints: Mapping[str, str]) -> str:
+    """A name for all that decides a step's result: its section, the content of its inputs, and the code."""
+    parts = [section_to_json(section), json.dumps(dict(fingerprints), sort_keys=True), source_hash()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def produce(
+    step: str, section: Section, inputs: Mapping[str, Path], *, output: str, store: Path, known: Mapping[str, str], processes: int
+) -> Path:
+    """The folder in the store with a step's output, made now where it is not there yet.
+
+    `known` holds the fingerprints of inputs that are too big to read for one.
+    """
+    fingerprints = {name: known.get(name) or fingerprint(folder) for name, folder in inputs.items()}
+    folder = store / f"{output}-{store_key(section, fingerprints)[:KEY_LENGTH]}"
+    with exclusive(folder.with_name(f"{folder.name}.store")):
+        if folder.exists():
+            logger.info("step %s: already done, in %s", step, folder)
+        else:
+            execute(step, section, inputs, {output: folder}, processes=processes)
+    return folder
+
+
+def publish(folder: Path, target: Path, *, output: str) -> None:
+    """Makes `target` stand for a folder of the store: by hard links or copies, or by a location file where it is heavy."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    if output in HEAVY:
+        write_json(target / LOCATION_NAME, {"folder": str(folder.resolve())})
+    else:
+        shutil.copytree(folder, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> str:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without hard links.
+        shutil.copy2(source, target)
+    return target
+
+
+def open_input(published: Path) -> Path:
+    """The folder with the content that `publish` put at a path.
+
+    Raises: InputError where it has been removed from the store.
+    """
+    location = published / LOCATION_NAME
+    if not location.is_file():
+        return published
+    folder = Path(read_json(location)["folder"])
+    if not folder.is_dir():
+        raise InputError(f"{folder}: is gone from the store; run again without the cache to make it anew")
+    return folder

@@ -1,0 +1,106 @@
+"""The `lavin` command. Nothing slow is imported until a command needs it."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from components.entry import FAILURE, clear_errors, configure_logging
+from lavin_dit.errors import InputError
+from pipelines.predict import predict
+from pipelines.promotion import history, promote, rollback
+
+DEFAULT_IMAGE = "lavin-pipelines:latest"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+SEEDED = ("prepare", "train_vae", "train_dit", "evaluate", "export")
+
+Params = Annotated[Path | None, typer.Option(metavar="FILE", help="A whole params file.  [default: params.yaml]", show_default=False)]
+Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="A recipe, recipes/NAME.yaml, instead of a params file.")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one value; repeatable.")]
+Seed = Annotated[int | None, typer.Option(help="The seed of every section.")]
+Name = Annotated[str, typer.Option(help="The run's folder under runs/; a run of the same name continues where it was stopped.")]
+Processes = Annotated[int, typer.Option(min=1, help="Processes of each training step.")]
+Raw = Annotated[Path, typer.Option(help="Your own pairs and photographs; may be absent.")]
+ImageName = Annotated[str, typer.Option(help="The image of every step, best by digest.")]
+Out = Annotated[Path, typer.Option(help="The file to write.")]
+
+app = typer.Typer(
+    name="lavin",
+    help="Trains, evaluates, exports and promotes LaVin-DiT, a vision transformer that learns a task from example pairs.",
+    epilog="Exit code 2: a mistake in what you gave, told in one line. Exit code 1: a failed step or a refused gate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def run(
+    *,
+    params: Params = None,
+    recipe: Recipe = None,
+    overrides: Overrides = None,
+    seed: Seed = None,
+    name: Name = "demo",
+    processes: Processes = 1,
+    raw: Raw = Path("data/raw"),
+) -> None:
+    """Runs the whole pipeline on this machine."""
+    from components.recipes import params_file
+    from lavin_dit.config import load_config
+
+    if not PLAIN_NAME.fullmatch(name):
+        raise InputError(f"--name {name}: must be one plain name, of letters, digits, dots, dashes and underscores")
+    values = [*(overrides or []), *(f"{section}.seed={seed}" for section in SEEDED if seed is not None)]
+    file = params_file(params, recipe)
+    load_config(file, values)
+
+    from pipelines.local import RunFolder, run_locally
+    from pipelines.summary import print_summary
+
+    folder = RunFolder(Path("runs") / name)
+    outcome = run_locally(file.read_text(encoding="utf-8"), values, folder=folder, raw=raw, processes=processes)
+    if not print_summary(outcome, folder):
+        raise typer.Exit(FAILURE)
+
+
+@app.command("compile")
+def compile_command(*, image: ImageName = DEFAULT_IMAGE, out: Out = Path("pipeline.yaml")) -> None:
+    """Writes the pipeline as KFP's YAML."""
+    from pipelines.compile import compile_pipeline
+
+    compile_pipeline(image, out)
+    typer.echo(f"{out}: the pipeline, for image {image}")
+
+
+app.command()(predict)
+app.command()(promote)
+app.command()(rollback)
+app.command()(history)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from lavin_dit import __version__
+
+        typer.echo(f"lavin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Shows the version.")] = False,
+) -> None:
+    """Options before the command."""
+
+
+def main() -> None:
+    """The entry point."""
+    configure_logging()
+    with clear_errors():
+        app()
+
+
+if __name__ == "__main__":
+    main()

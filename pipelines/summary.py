@@ -1,0 +1,99 @@
+"""What a local run ends with: the metric table, where everything lies, and what to try next."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from typing import Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from components.folders import read_json
+from lavin_dit.data.shards import ShardSet
+from pipelines.local import Outcome, RunFolder
+
+DIRECTIONS = {"lower": "↓", "higher": "↑"}
+
+
+def print_summary(outcome: Outcome, folder: RunFolder) -> bool:
+    """Prints it; says whether the gate let the bundle pass."""
+    console = Console(highlight=False, soft_wrap=True)
+    metrics = read_json(outcome.evaluation / "metrics.json")
+    verdict = read_json(outcome.verdict / "verdict.json")
+    console.print()
+    console.print(metric_table(metrics))
+    console.print(
+        f"{metrics['tasks_beating_baselines']} of {metrics['num_tasks']} tasks beat both baselines on held-out scenes", style="bold"
+    )
+    console.print()
+    passed = bool(verdict["passed"])
+    lines = {
+        "report": str(folder.path / "report.html"),
+        "bundle": str(folder.path / "bundle"),
+        "gate": "passed" if passed else "; ".join(refusals(verdict)),
+        **({"promoted": promotion_line(folder)} if passed else {}),
+        "took": duration(outcome.seconds),
+    }
+    for name, value in lines.items():
+        console.print(f"{name:>9}  {value}", markup=False)
+    console.print("\nTry next:")
+    for command in next_commands(outcome, folder, metrics):
+        console.print(f"  {command}", markup=False)
+    return passed
+
+
+def metric_table(metrics: Mapping[str, Any]) -> Table:
+    """Every task's own metric: the model against the two baselines."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("task", "metric"):
+        table.add_column(column)
+    for column in ("model", "query unchanged", "mean of context"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for task, entry in metrics["tasks"].items():
+        values = [_shown(entry[who].get(entry["metric"])) for who in ("model", "query_unchanged", "context_mean")]
+        mark = "[green]✓[/green]" if entry["beats_baselines"] else ""
+        table.add_row(task, f"{entry['metric']} {DIRECTIONS[entry['better']]}", *values, mark)
+    return table
+
+
+def _shown(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"
+
+
+def refusals(verdict: Mapping[str, Any]) -> list[str]:
+    """Why the gate refused."""
+    return [f"refused, {check['name']} {check['reason']}" for check in verdict["checks"] if not check["passed"]]
+
+
+def promotion_line(folder: RunFolder) -> str:
+    """Which version got which stage in this run, or had it already."""
+    newest = max(folder.kfp.glob("*/promote/promotion/promotion.json"), key=lambda file: file.stat().st_mtime_ns)
+    promotion: Mapping[str, Any] = read_json(newest)
+    already = "" if promotion["changed"] else " (as before)"
+    return f"{promotion['name']} {promotion['version']} is in {promotion['stage']}{already}"
+
+
+def duration(seconds: float) -> str:
+    """Such as `4 min 12 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def next_commands(outcome: Outcome, folder: RunFolder, metrics: Mapping[str, Any]) -> list[str]:
+    """Three commands that work as they stand, one of them on a held-out picture."""
+    task = first_winner(metrics)
+    query, answer = folder.path / "query.png", folder.path / "answer.png"
+    with closing(ShardSet(outcome.shards, "test")) as shards:
+        Image.fromarray(shards.image(shards.pairs_of(task)[0].input)).save(query)
+    return [
+        f"python -m webbrowser {folder.path / 'report.html'}",
+        f"lavin predict {folder.bundle} --task {task} --query {query} --out {answer}",
+        f"lavin history --registry {folder.registry}",
+    ]
+
+
+def first_winner(metrics: Mapping[str, Any]) -> str:
+    """A task where the model beats the baselines, or the first where there is none."""
+    tasks: Mapping[str, Any] = metrics["tasks"]
+    return next((task for task, entry in tasks.items() if entry["beats_baselines"]), next(iter(tasks)))
