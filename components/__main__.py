@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from components.entry import clear_errors, configure_logging, spin_little, stop_when_nobody_reads
+from components.entry import clear_errors, configure_logging, stop_when_nobody_reads, tune_process
 from components.execution import execute
 from components.recipes import params_file
 from components.steps import STEPS, load_step, section_of
@@ -78,7 +78,7 @@ def _run(arguments: Sequence[str] | None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point."""
-    spin_little()
+    tune_process()
     configure_logging()
     stop_when_nobody_reads()
     with clear_errors():

@@ -30,6 +30,7 @@ from lavin_dit.evaluation.results import (
     SCORE_COLUMNS,
     TaskResult,
     confusion_rows,
+    headline,
     metrics_document,
     num_beating,
     score_rows,
@@ -213,6 +214,7 @@ def write(folder: Path, config: EvaluateConfig, results: Sequence[TaskResult], r
     """Writes all files of the evaluation; a value that could not be measured is null in JSON and empty in CSV."""
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "metrics.json", metrics_document(results), nan_as_null=True)
+    write_json(folder / "headline.json", headline(results), nan_as_null=True)
     _write_rows(folder / "scores.csv", SCORE_COLUMNS, score_rows(results))
     for result in results:
         if rows := confusion_rows(result):

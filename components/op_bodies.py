@@ -7,7 +7,7 @@ from pathlib import Path
 from shutil import copyfile
 from typing import Any
 
-from components.entry import clear_errors, configure_logging, spin_little, stop_when_nobody_reads
+from components.entry import clear_errors, configure_logging, stop_when_nobody_reads, tune_process
 from components.execution import execute
 from components.folders import read_json
 from components.recipes import params_file
@@ -17,7 +17,7 @@ from lavin_dit.config import SECTIONS, load_config, parse_config, section_from_j
 
 @contextmanager
 def _entered() -> Iterator[None]:
-    spin_little()
+    tune_process()
     configure_logging()
     # KFP makes every library's chatter heard.
     logging.getLogger().setLevel(logging.WARNING)

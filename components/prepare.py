@@ -59,6 +59,20 @@ def check(config: PrepareConfig, raw: Path) -> RawData:
     return found
 
 
+def count_scenes(config: PrepareConfig, raw: RawData) -> Counts:
+    """How many scenes of each task `run` will write, by split: rendered scenes, photographs, and the user's pairs by their names."""
+    rendered = {"train": config.num_train_scenes, "test": config.num_test_scenes}
+    given = {(pair.task, pair.split, pair.scene) for pair in raw.pairs}
+    counts: Counts = {}
+    for name in sorted({*config.tasks, *(task for task, _, _ in given)}):
+        counts[name] = {split: sum(entry[:2] == (name, split) for entry in given) for split in SPLITS}
+        if name in config.tasks:
+            for split in SPLITS:
+                photos = sum(photo.split == split for photo in raw.photos) if TASKS[name].from_photo else 0
+                counts[name][split] += rendered[split] + photos
+    return counts
+
+
 def _check_training_data(config: PrepareConfig, found: RawData, raw: Path) -> None:
     if not (config.num_train_scenes or config.num_test_scenes or found.pairs or found.photos):
         raise InputError(f"{raw}: holds no pairs and no photographs, and prepare.num_train_scenes is 0: there is nothing to learn from")

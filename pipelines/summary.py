@@ -1,7 +1,11 @@
 """What a local run ends with: the metric table, where everything lies, and what to try next."""
 
+import os
+import shutil
+import sys
 from collections.abc import Mapping
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
@@ -86,11 +90,19 @@ def next_commands(outcome: Outcome, folder: RunFolder, metrics: Mapping[str, Any
     query, answer = folder.path / "query.png", folder.path / "answer.png"
     with closing(ShardSet(outcome.shards, "test")) as shards:
         Image.fromarray(shards.image(shards.pairs_of(task)[0].input)).save(query)
+    lavin = program("lavin")
     return [
-        f"python -m webbrowser {folder.path / 'report.html'}",
-        f"lavin predict {folder.bundle} --task {task} --query {query} --out {answer}",
-        f"lavin history --registry {folder.registry}",
+        f"{program('python')} -m webbrowser {folder.path / 'report.html'}",
+        f"{lavin} predict {folder.bundle} --task {task} --query {query} --out {answer}",
+        f"{lavin} history --registry {folder.registry}",
     ]
+
+
+def program(name: str) -> str:
+    """How a person starts a program of this environment from here: by its name alone where the environment is active."""
+    own = Path(sys.executable).with_name(name)
+    found = shutil.which(name)
+    return name if found and Path(found) == own else os.path.relpath(own)
 
 
 def first_winner(metrics: Mapping[str, Any]) -> str:

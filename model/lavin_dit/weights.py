@@ -111,6 +111,8 @@ def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    # The library makes files for their owner alone; on a shared volume others read them.
+    path.chmod(0o644)
 
 
 def _save(folder: Path, state: dict[str, Tensor], facts: _Facts) -> None:

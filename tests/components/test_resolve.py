@@ -6,7 +6,7 @@ import pytest
 
 from components.data_version import data_hash
 from components.folders import read_json
-from components.resolve import check, run
+from components.resolve import run
 from lavin_dit.config import SECTIONS, Config, load_config, section_from_json
 from lavin_dit.errors import InputError
 
@@ -36,28 +36,48 @@ def test_every_step_gets_its_own_section_back(tmp_path: Path) -> None:
 
 
 IMPOSSIBLE = {
-    "prepare.tasks=[depth, dreams]": "prepare.tasks names dreams: must be among .*depth",
-    "train_dit.task_weights={dreams: 2}": "train_dit.task_weights names dreams",
+    "prepare.tasks=[depth, dreams]": "prepare.tasks names dreams: the tasks known are .*depth",
+    "train_dit.task_weights={dreams: 2}": "train_dit.task_weights names dreams: must be among .*depth",
     "gate.bounds={dreams/psnr: {min: 1}}": "gate.bounds.dreams/psnr names dreams",
     "gate.min_tasks_beating_baselines=99": "gate.min_tasks_beating_baselines is 99: there are only 6 tasks",
-    "train_dit.max_pairs=6": "train_dit.max_pairs is 6: needs prepare.num_train_scenes of at least 7, which is 6",
-    "evaluate.sampling.num_pairs=4": "evaluate.sampling.num_pairs is 4: needs prepare.num_test_scenes of at least 5, which is 4",
+    "train_dit.max_pairs=6": "train_dit.max_pairs is 6: needs at least 7 training scenes of every task, and colorization has 6",
+    "evaluate.sampling.num_pairs=4": "evaluate.sampling.num_pairs is 4: needs at least 5 held-out scenes of every task, and .* has 4",
+    "export.sampling.num_pairs=4": "export.sampling.num_pairs is 4: needs at least 5 held-out scenes",
 }
 
 
 @pytest.mark.parametrize("override", IMPOSSIBLE)
-def test_what_cannot_work_is_refused_by_name(override: str) -> None:
+def test_what_cannot_work_is_refused_by_name(override: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=IMPOSSIBLE[override]):
-        check(tiny(override), [])
+        run(tiny(override), {"raw": tmp_path / "absent"}, {"plan": tmp_path / "plan"})
+    assert not (tmp_path / "plan").exists()
+
+
+def write_pairs(raw: Path, task: str, split: str, count: int) -> None:
+    folder = raw / task / split
+    folder.mkdir(parents=True)
+    for number in range(count):
+        for role in ("input", "target"):
+            (folder / f"{number}_{role}.png").write_text("not read yet")
 
 
 def test_the_users_own_folders_are_tasks_and_data(tmp_path: Path) -> None:
-    check(tiny("train_dit.task_weights={dreams: 2}", "prepare.num_train_scenes=0"), ["dreams"])
+    write_pairs(tmp_path, "dreams", "train", 3)
+    write_pairs(tmp_path, "dreams", "test", 3)
+    run(tiny("train_dit.task_weights={dreams: 2}"), {"raw": tmp_path}, {"plan": tmp_path / "plan"})
+    assert (tmp_path / "plan").is_dir()
+
+
+def test_a_task_with_too_few_held_out_pairs_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    write_pairs(tmp_path, "dreams", "train", 8)
+    write_pairs(tmp_path, "dreams", "test", 2)
+    with pytest.raises(InputError, match=r"evaluate.sampling.num_pairs is 2: .* held-out .* dreams has 2; add pairs under its test folder"):
+        run(tiny(), {"raw": tmp_path}, {"plan": tmp_path / "plan"})
 
 
 def test_a_file_in_the_place_of_the_data_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "raw").write_text("")
-    with pytest.raises(InputError, match="raw: cannot be listed"):
+    with pytest.raises(InputError, match="raw: "):
         run(tiny(), {"raw": tmp_path / "raw"}, {"plan": tmp_path / "plan"})
     assert not (tmp_path / "plan").exists()
 

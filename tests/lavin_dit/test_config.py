@@ -146,3 +146,7 @@ def test_a_section_cannot_be_changed() -> None:
 def test_reading_a_configuration_does_not_load_torch() -> None:
     code = "import sys, lavin_dit.config, lavin_dit.sampling; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_the_laptop_recipe_is_what_the_project_starts_with() -> None:
+    assert load_config(ROOT / "recipes" / "laptop.yaml") == load_config(PARAMS)

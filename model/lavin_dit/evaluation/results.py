@@ -83,6 +83,12 @@ def metrics_document(results: Sequence[TaskResult]) -> dict[str, Any]:
     return {"tasks": tasks, "tasks_beating_baselines": num_beating(results), "num_tasks": len(results)}
 
 
+def headline(results: Sequence[TaskResult]) -> dict[str, float]:
+    """The content of headline.json: each task's own metric by `task/metric`, and how many tasks beat both baselines; flat for tables."""
+    own = {f"{result.task.name}/{result.primary.name}": result.value(MODEL, result.primary.name) for result in results}
+    return {"tasks_beating_baselines": num_beating(results), **own}
+
+
 def score_rows(results: Sequence[TaskResult]) -> Iterator[dict[str, object]]:
     """The rows of scores.csv, one for each metric of each task, with `SCORE_COLUMNS`; an undefined value is left empty."""
     for result in results:
