@@ -28,7 +28,7 @@ floors: $(READY)
 	$(BIN)/lint-imports
 
 pytest: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: test ## The same as make test
 

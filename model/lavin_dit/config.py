@@ -290,9 +290,10 @@ def _override(document: dict[str, Any], override: str) -> None:
         raise InputError(f"--set {override}: the value is not valid YAML ({' '.join(str(error).split())})") from error
     target: Any = document
     for depth, key in enumerate(keys[:-1], start=1):
-        target = target.get(key) if isinstance(target, dict) else None
+        target = target.get(key)
         if not isinstance(target, dict):
-            raise InputError(f"--set {override}: {'.'.join(keys[:depth])} is not a section")
+            found = "absent" if target is None else repr(target)
+            raise InputError(f"--set {override}: {'.'.join(keys[:depth])} is {found}, not a section")
     target[keys[-1]] = value
 
 
