@@ -2,7 +2,7 @@
 
 <task>/<split>/<name>_input.<ext>, <name>_target.<ext>     split: train, test or val (held out too)
 <task>/<split>/<any>.tar                                   the same files, read without extraction
-photos/**/<name>.<ext>                                     clean pictures for restoration tasks
+<any folder of plain pictures>/**/<name>.<ext>             photographs for restoration tasks; `photos` always is one
 """
 
 import hashlib
@@ -21,6 +21,7 @@ PHOTOS = "photos"
 SPLIT_OF_FOLDER = {"train": "train", "test": "test", "val": "test"}
 TASK_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 ROLES = ("input", "target")
+ROLE_ENDINGS = tuple(f"_{role}" for role in ROLES)
 SLUG_LENGTH = 24
 
 
@@ -71,13 +72,12 @@ def find_raw(root: Path, *, seed: int, test_fraction: float) -> RawData:
         return RawData((), ())
     if not root.is_dir():
         raise InputError(f"{root}: must be a folder with a sub-folder for each task")
-    folders = entries_of(root, root)
-    for entry in folders:
-        _check_task_folder(entry)
-    named = [pair for folder in folders if folder.name != PHOTOS for pair in _pairs_in(folder, root)]
+    entries = entries_of(root, root)
+    photo_folders = [entry for entry in entries if _holds_photos(entry, root)]
+    named = [pair for entry in entries if entry not in photo_folders for pair in _pairs_in(entry, root)]
     held_out = _hold_out([pair.name for pair in named if not pair.is_split_given], seed, test_fraction)
     pairs = (_file_pair(pair, held_out) for pair in named)
-    photos = [photo for folder in folders if folder.name == PHOTOS for photo in _photos_in(folder, root, seed, test_fraction)]
+    photos = [photo for folder in photo_folders for photo in _photos_in(folder, root, seed, test_fraction)]
     return RawData(tuple(pairs), tuple(photos))
 
 
@@ -107,6 +107,16 @@ def read_photo(photo: Photo, *, resolution: int, max_megapixels: float) -> Pictu
     return square_picture(image, resolution, is_nearest=False)
 
 
+def _holds_photos(entry: Path, root: Path) -> bool:
+    """Whether a folder is one of plain pictures: neither split into train and test, nor named as inputs and targets."""
+    if not entry.is_dir() or entry.name == PHOTOS:
+        return entry.is_dir()
+    if any(path.name in SPLIT_OF_FOLDER for path in entries_of(entry, root)):
+        return False
+    stems = [source.name.stem for source in walk(entry, root)]
+    return bool(stems) and not any(stem.endswith(ROLE_ENDINGS) for stem in stems)
+
+
 def _check_task_folder(entry: Path) -> None:
     if not entry.is_dir():
         raise InputError(f"{entry}: lies outside of a task's folder: put it into {entry.parent}/<task>/train or {entry.parent}/{PHOTOS}")
@@ -115,6 +125,7 @@ def _check_task_folder(entry: Path) -> None:
 
 
 def _pairs_in(folder: Path, root: Path) -> list[_Named]:
+    _check_task_folder(folder)
     splits = entries_of(folder, root)
     for entry in splits:
         if entry.name not in SPLIT_OF_FOLDER or not entry.is_dir():
@@ -167,7 +178,8 @@ def _file_pair(pair: _Named, held_out: frozenset[str]) -> FilePair:
 def _photos_in(folder: Path, root: Path, seed: int, test_fraction: float) -> list[Photo]:
     by_name: dict[str, Source] = {}
     for source in walk(folder, root):
-        name = _stem_of_image(source)
+        stem = _stem_of_image(source)
+        name = stem if folder.name == PHOTOS else f"{folder.name}/{stem}"
         if name in by_name:
             raise InputError(f"{source.label}: repeats the name {name} of {by_name[name].label}")
         by_name[name] = source

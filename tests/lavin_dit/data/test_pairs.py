@@ -52,6 +52,18 @@ def test_an_absent_or_empty_folder_holds_nothing(tmp_path: Path) -> None:
     assert find(tmp_path / "absent") == find(tmp_path) == RawData((), ())
 
 
+def test_any_folder_of_plain_pictures_holds_photographs(tmp_path: Path) -> None:
+    for name in ("photos/a.png", "My Holiday/a.png", "My Holiday/day 2/b.jpg"):
+        put(tmp_path / name)
+    put_pair(tmp_path / "depth" / "train", "a")
+    found = find(tmp_path)
+    assert sorted(photo.source.label for photo in found.photos) == [
+        str(tmp_path / name) for name in ("My Holiday/a.png", "My Holiday/day 2/b.jpg", "photos/a.png")
+    ]
+    assert len({photo.scene for photo in found.photos}) == 3
+    assert [pair.task for pair in found.pairs] == ["depth"]
+
+
 def test_pairs_are_found_in_their_splits_and_val_is_held_out(tmp_path: Path) -> None:
     put_pair(tmp_path / "depth" / "train", "a")
     put_pair(tmp_path / "depth" / "train", "b.c", ".jpeg")
