@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import lavin_dit
-from components.folders import file_sha256
+from lavin_dit.hashing import file_sha256
 
 ROOTS = (Path(lavin_dit.__file__).resolve().parent, Path(__file__).resolve().parent)
 IGNORED_FOLDER = "__pycache__"

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import yaml
 
-from components.folders import BLOCK_BYTES
-
 
 def data_hash(raw: Path) -> str:
     """DVC's md5 of the folder, so that `dvc add` changes nothing; an absent folder equals an empty one.
@@ -38,8 +36,9 @@ def _hash_tree(raw: Path) -> str:
 
 
 def _file_md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
     with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, _md5).hexdigest()
+
+
+def _md5() -> "hashlib._Hash":
+    return hashlib.md5(usedforsecurity=False)

@@ -11,10 +11,11 @@ from torch import nn
 
 import lavin_dit
 from components.code_version import git_commit, source_hash
-from components.folders import file_sha256, fingerprint, read_json
+from components.folders import fingerprint, read_json
 from lavin_dit.config import EvaluateConfig
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.dit.j_dit import JDit
+from lavin_dit.hashing import file_sha256
 from lavin_dit.weights import WEIGHTS_FILE, TrainedVae
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "pillow", "safetensors", "matplotlib")

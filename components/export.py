@@ -13,7 +13,7 @@ from torch import nn
 import lavin_dit
 from components.code_version import git_commit, source_hash
 from components.entry import StepFailedError
-from components.folders import atomic_folder, file_sha256, read_json, write_json, write_text
+from components.folders import atomic_folder, read_json, write_json, write_text
 from lavin_dit.config import ExportConfig
 from lavin_dit.data.shards import MANIFEST_NAME, ShardSet
 from lavin_dit.errors import InputError
@@ -23,6 +23,7 @@ from lavin_dit.export.graphs import export_graph, graphs_of
 from lavin_dit.export.integrity import CHECKSUMS_NAME, write_checksums
 from lavin_dit.export.parity import measure_parity, pick_questions
 from lavin_dit.export.runtime import Bundle
+from lavin_dit.hashing import file_sha256
 from lavin_dit.progress import Progress
 from lavin_dit.weights import WEIGHTS_FILE, load_dit, load_vae
 

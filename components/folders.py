@@ -13,11 +13,11 @@ from typing import Any
 
 from lavin_dit.config import Section, section_to_json
 from lavin_dit.errors import InputError
+from lavin_dit.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "manifest.json"
-BLOCK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -94,15 +94,6 @@ def _lists_hashes(manifest: Path) -> bool:
         return False
     content = read_json(manifest)
     return isinstance(content, dict) and isinstance(content.get("files"), dict)
-
-
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def step_key(config: Section, inputs: Mapping[str, Path]) -> str:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import mean
 
 import torch
 from PIL import Image
@@ -14,6 +15,7 @@ from lavin_dit.config import TrainVaeConfig
 from lavin_dit.data.latents import unique_members
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
+from lavin_dit.evaluation.metrics import psnr_of
 from lavin_dit.inference import decode_images, encode_images, to_model, to_pixels
 from lavin_dit.training.fit import Fitted, fit
 from lavin_dit.training.objectives import VaeObjective
@@ -76,9 +78,9 @@ def reconstruct(vae: TrainedVae, pictures: Tensor) -> Tensor:
 
 
 def psnr(restored: Tensor, pictures: Tensor) -> float:
-    """Mean peak signal-to-noise ratio over pictures in [-1, 1], in decibels."""
-    squared = (restored - pictures).square().flatten(1).mean(dim=1)
-    return float((10.0 * torch.log10(4.0 / squared.clamp_min(1e-10))).mean())
+    """Mean peak signal-to-noise ratio over pictures in [-1, 1], in decibels, as the evaluation measures it."""
+    squared = ((restored - pictures) / 2.0).square().flatten(1).mean(dim=1)
+    return mean(psnr_of(error) for error in squared.tolist())
 
 
 def _write_reconstructions(folder: Path, pictures: Tensor, restored: Tensor, count: int) -> None:

@@ -14,12 +14,13 @@ import lavin_dit
 from components import export
 from components.entry import StepFailedError
 from components.export import INPUTS, OUTPUTS, judge_parity, run
-from components.folders import file_sha256, partial_of
+from components.folders import partial_of
 from lavin_dit.config import ExportConfig, section_from_json
 from lavin_dit.errors import InputError
 from lavin_dit.export.format import graph_file
 from lavin_dit.export.graphs import Graph
 from lavin_dit.export.integrity import verify_checksums
+from lavin_dit.hashing import file_sha256
 
 STARTS_WITHIN_S = 60
 KILLED_WITHIN_S = 6

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lavin_dit.errors import InputError
+from lavin_dit.hashing import file_sha256
 
 FORMAT = 1
 SPLITS = ("train", "test")
@@ -105,7 +106,7 @@ class ShardWriter:
 
 def write_manifest(folder: Path, *, resolution: int, clip_frames: int, counts: Mapping[str, Mapping[str, int]]) -> None:
     """Writes manifest.json over the splits that `ShardWriter` has left in a folder; `counts` are pairs by task and split."""
-    files = {f"{split}/{path.name}": _sha256_of(path) for split in SPLITS for path in sorted((folder / split).iterdir())}
+    files = {f"{split}/{path.name}": file_sha256(path) for split in SPLITS for path in sorted((folder / split).iterdir())}
     tasks = {task: dict(numbers) for task, numbers in counts.items()}
     _write_json(
         folder / MANIFEST_NAME, {"format": FORMAT, "resolution": resolution, "clip_frames": clip_frames, "tasks": tasks, "files": files}
@@ -219,13 +220,8 @@ def _read_json(path: Path) -> Any:
 def _check_file(path: Path, sha256: str | None) -> None:
     if not path.is_file():
         raise InputError(f"{path}: is missing; run prepare again")
-    if _sha256_of(path) != sha256:
+    if file_sha256(path) != sha256:
         raise InputError(f"{path}: does not match its hash in {MANIFEST_NAME}; run prepare again")
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _write_json(path: Path, value: object) -> None:

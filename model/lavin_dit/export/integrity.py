@@ -1,12 +1,12 @@
 """SHA256SUMS of a folder: written once, checked before anything in the folder is believed. Needs the standard library only."""
 
-import hashlib
 import os
 import re
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from lavin_dit.errors import InputError
+from lavin_dit.hashing import file_sha256
 
 CHECKSUMS_NAME = "SHA256SUMS"
 LINE = re.compile(r"(?P<digest>[0-9a-f]{64}) [ *](?P<name>[^\\\r\n]+)")
@@ -18,7 +18,7 @@ def write_checksums(folder: Path) -> None:
     Raises: InputError naming a link, a special file, or a name that the form cannot hold.
     """
     names = sorted(name for name in _file_names(folder) if name != CHECKSUMS_NAME)
-    lines = [f"{_digest(folder / name)}  {name}" for name in names]
+    lines = [f"{file_sha256(folder / name)}  {name}" for name in names]
     for name, line in zip(names, lines, strict=True):
         if not LINE.fullmatch(line):
             raise InputError(f"{folder}: the name of file {name!r} holds a line break or a backslash, which {CHECKSUMS_NAME} cannot hold")
@@ -37,7 +37,7 @@ def verify_checksums(folder: Path) -> None:
             raise InputError(f"{folder / name}: is missing, though {CHECKSUMS_NAME} lists it")
         if name not in recorded:
             raise InputError(f"{folder / name}: is not listed in {CHECKSUMS_NAME}")
-        if _digest(folder / name) != recorded[name]:
+        if file_sha256(folder / name) != recorded[name]:
             raise InputError(f"{folder / name}: has changed, its sha256 is not the one in {CHECKSUMS_NAME}")
 
 
@@ -70,7 +70,7 @@ def checksums_digest(folder: Path) -> str:
     """
     path = folder / CHECKSUMS_NAME
     _read_text(path)
-    return _digest(path)
+    return file_sha256(path)
 
 
 def _read_text(path: Path) -> str:
@@ -99,8 +99,3 @@ def _file_names(folder: Path) -> Iterator[str]:
                 if not path.is_file():
                     raise InputError(f"{path}: is neither a file nor a folder")
                 yield path.relative_to(folder).as_posix()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

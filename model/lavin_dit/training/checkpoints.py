@@ -1,6 +1,5 @@
 """Checkpoints on disk: written beside and renamed, hashed, never a pickle of code; a damaged one is passed over."""
 
-import hashlib
 import json
 import logging
 import os
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from lavin_dit.hashing import file_sha256
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Checkpoints:
 
 def _write(folder: Path, step: int, state: dict[str, Any]) -> None:
     _save_state(folder / STATE_FILE, state)
-    facts = {"step": step, "sha256": _sha256(folder / STATE_FILE)}
+    facts = {"step": step, "sha256": file_sha256(folder / STATE_FILE)}
     with (folder / COMPLETE_FILE).open("w", encoding="utf-8") as marker:
         json.dump(facts, marker)
         marker.flush()
@@ -80,14 +81,9 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
 def _read(folder: Path) -> dict[str, Any] | None:
     try:
         facts = json.loads((folder / COMPLETE_FILE).read_text(encoding="utf-8"))
-        if facts["sha256"] != _sha256(folder / STATE_FILE):
+        if facts["sha256"] != file_sha256(folder / STATE_FILE):
             return None
     except (OSError, ValueError, KeyError, TypeError):
         return None
     state: dict[str, Any] = torch.load(folder / STATE_FILE, weights_only=True, map_location="cpu")
     return state
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
