@@ -12,14 +12,14 @@ from torch import nn
 import lavin_dit
 from components.code_version import git_commit, source_hash
 from components.folders import fingerprint, read_json
+from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import EvaluateConfig
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.hashing import file_sha256
-from lavin_dit.weights import WEIGHTS_FILE, TrainedVae
+from lavin_dit.weights import WEIGHTS_FILE, TrainedVae, num_parameters
 
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-image", "pillow", "safetensors", "matplotlib")
-STEP_OF_INPUT = {"shards": "prepare", "vae": "train_vae", "dit": "train_dit"}
 CONFIG_NAME = "config.json"
 
 Facts = dict[str, dict[str, str]]
@@ -47,7 +47,7 @@ def gather_facts(config: EvaluateConfig, inputs: Mapping[str, Path], shards: Sha
 
 def gather_configs(config: EvaluateConfig, inputs: Mapping[str, Path]) -> dict[str, str]:
     """The text of each step's section, of those steps that recorded theirs."""
-    files = {step: inputs[name] / CONFIG_NAME for name, step in STEP_OF_INPUT.items()}
+    files = {STEP_OF_OUTPUT[name]: folder / CONFIG_NAME for name, folder in inputs.items()}
     sections = {step: read_json(path) for step, path in files.items() if path.is_file()}
     return {step: _pretty(section) for step, section in {**sections, "evaluate": config.model_dump(mode="json")}.items()}
 
@@ -76,7 +76,7 @@ def _network_facts(inputs: Mapping[str, Path], vae: TrainedVae, dit: JDit) -> di
 
 
 def _num_parameters(module: nn.Module) -> str:
-    return f"{sum(parameter.numel() for parameter in module.parameters()) / 1e6:.3g} M"
+    return f"{num_parameters(module) / 1e6:.3g} M"
 
 
 def _pretty(section: Any) -> str:

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from torch import nn
-
 import lavin_dit
 from components.code_version import git_commit, source_hash
 from components.entry import StepFailedError
 from components.folders import atomic_folder, read_json, write_json, write_text
+from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import ExportConfig
 from lavin_dit.data.shards import MANIFEST_NAME, ShardSet
 from lavin_dit.errors import InputError
@@ -25,7 +24,7 @@ from lavin_dit.export.parity import measure_parity, pick_questions
 from lavin_dit.export.runtime import Bundle
 from lavin_dit.hashing import file_sha256
 from lavin_dit.progress import Progress
-from lavin_dit.weights import WEIGHTS_FILE, load_dit, load_vae
+from lavin_dit.weights import WEIGHTS_FILE, load_dit, load_vae, num_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,6 @@ INPUTS = ("shards", "vae", "dit", "evaluation")
 OUTPUTS = ("bundle",)
 
 CONFIG_FILE = "config.json"
-STEP_OF_INPUT = {"shards": "prepare", "vae": "train_vae", "dit": "train_dit", "evaluation": "evaluate"}
 LIBRARIES = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy")
 
 
@@ -98,7 +96,7 @@ def judge_parity(error: float, *, max_relative_error: float, num_queries: int) -
 
 def gather_lineage(config: ExportConfig, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """All that made the bundle: code, data, weights, parameters, libraries."""
-    parameters = {step: read_json(inputs[name] / CONFIG_FILE) for name, step in STEP_OF_INPUT.items()}
+    parameters = {STEP_OF_OUTPUT[name]: read_json(folder / CONFIG_FILE) for name, folder in inputs.items()}
     return {
         "package_version": lavin_dit.__version__,
         "git_commit": git_commit(),
@@ -113,12 +111,8 @@ def gather_lineage(config: ExportConfig, inputs: Mapping[str, Path]) -> dict[str
 
 
 def _finish(folder: Path, config: ExportConfig, model: Model, facts: Mapping[str, Any]) -> None:
-    sizes = {"vae": _num_parameters(model.vae.module), "dit": _num_parameters(model.dit)}
+    sizes = {"vae": num_parameters(model.vae.module), "dit": num_parameters(model.dit)}
     write_text(folder / CARD_FILE, render_card(facts, num_parameters=sizes))
     write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
     write_json(folder / FACTS_FILE, {**facts, "files": [*list_files(folder), CHECKSUMS_NAME]})
     write_checksums(folder)
-
-
-def _num_parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -17,6 +17,7 @@ from components.registry.history import read_history
 from components.registry.releases import METRICS_FILE, read_release_file
 from lavin_dit.config import GateConfig
 from lavin_dit.errors import InputError
+from lavin_dit.export.format import FACTS_FILE
 from lavin_dit.export.integrity import checksums_digest, verify_checksums
 
 logger = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ logger = logging.getLogger(__name__)
 INPUTS = ("evaluation", "bundle", "registry")
 OUTPUTS = ("verdict",)
 VERDICT_FILE = "verdict.json"
-FACTS_FILE = "bundle.json"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from lavin_dit.errors import InputError
 STEPS = ("resolve", "prepare", "train_vae", "train_dit", "evaluate", "export", "gate", "promote")
 DISTRIBUTED = ("train_vae", "train_dit")
 """Steps that run under torchrun with any number of processes."""
+STEP_OF_OUTPUT = {"shards": "prepare", "vae": "train_vae", "dit": "train_dit", "evaluation": "evaluate"}
+"""Which step made an input that records its parameters."""
 
 
 class Run(Protocol):

@@ -17,7 +17,7 @@ from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
 from lavin_dit.training.fit import fit
 from lavin_dit.training.objectives import DitObjective
 from lavin_dit.training.processes import Processes, join_processes
-from lavin_dit.weights import load_vae, save_dit
+from lavin_dit.weights import load_vae, num_parameters, save_dit
 
 INPUTS = ("shards", "vae")
 OUTPUTS = ("dit",)
@@ -32,9 +32,8 @@ def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str
         fitted = fit("train J-DiT", objective, config, processes, folder)
         if processes.is_first:
             save_dit(folder, objective.network, fitted.weights)
-            num_parameters = sum(parameter.numel() for parameter in objective.network.parameters())
             loss = fitted.history.mean_of_last("loss", LAST_ROWS)
-            write_json(folder / "metrics.json", {"loss": loss, "num_parameters": num_parameters})
+            write_json(folder / "metrics.json", {"loss": loss, "num_parameters": num_parameters(objective.network)})
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
             shutil.rmtree(folder / "latents")
 

@@ -49,10 +49,6 @@ class Relay(TextIOBase):
         self._log.flush()
         return len(text)
 
-    def tell_person(self, line: str) -> None:
-        """Shows a line of our own."""
-        self._screen.show(line)
-
     def _take(self, line: str) -> None:
         content = line.removeprefix(INDENT).rstrip()
         if content.startswith((MISTAKE_PREFIX, FAILURE_PREFIX)):

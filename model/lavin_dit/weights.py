@@ -98,6 +98,11 @@ def load_dit(folder: Path) -> JDit:
     return module
 
 
+def num_parameters(module: nn.Module) -> int:
+    """How many weights a network has, frozen ones included."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Writes a safetensors file.
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from components.__main__ import default_folder
-from components.steps import STEPS, load_step
+from components.steps import STEP_OF_OUTPUT, STEPS, load_step
 from lavin_dit.config import SECTIONS
 
 ROOT = Path(__file__).parents[2]
@@ -65,3 +65,9 @@ def test_metrics_and_plots_lie_in_what_stages_write(stages: dict[str, Any]) -> N
     files = [*document["metrics"], *(file for plot in document["plots"] for value in plot.values() for file in value["y"])]
     outputs = {out for stage in stages.values() for out in stage["outs"]}
     assert {str(Path(file).parent) for file in files} <= outputs
+
+
+def test_an_output_is_ascribed_to_the_step_that_makes_it() -> None:
+    made = {output: step for step in STEPS for output in load_step(step).outputs}
+    assert {output: made[output] for output in STEP_OF_OUTPUT} == STEP_OF_OUTPUT
+    assert set(load_step("export").inputs) == set(STEP_OF_OUTPUT)
