@@ -20,12 +20,34 @@ from lavin_dit.export.integrity import checksums_digest, write_checksums
 # Before torch is imported, here and in every process a test starts: threads that fight for cores are many times slower than one.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+ROOT = Path(__file__).parents[1]
+
 MakeBundle = Callable[..., Path]
 MakeMetrics = Callable[..., dict[str, Any]]
 
 EXPORT_SECTION = """
 {"seed": 0, "sampling": {"num_points": 4, "guidance_scale": 1.5, "num_pairs": 2}, "parity_queries": 3, "max_relative_error": 1e-3}
 """
+
+
+def _shared(variable: str, name: str) -> Path:
+    """A folder of reference data from outside the project."""
+    folder = Path(os.environ.get(variable) or ROOT.parent / "shared" / name)
+    if not folder.is_dir():
+        pytest.skip(f"{variable} is not set, and {folder} is absent")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def schemas() -> Path:
+    """The published schemas of the systems that the project talks to: CRDs and the KFP API."""
+    return _shared("LAVIN_SCHEMAS", "schemas")
+
+
+@pytest.fixture(scope="session")
+def recordings() -> Path:
+    """What a real cluster answered, scenario by scenario."""
+    return _shared("LAVIN_FIXTURES", "fixtures")
 
 
 def _make_bundle(folder: Path, *, words: str = "one", relative_error: float | None = 1e-5, **metrics: float) -> Path:
