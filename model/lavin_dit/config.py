@@ -249,7 +249,7 @@ def parse_config(text: str, overrides: Iterable[str] = (), *, source: str = "par
         raise InputError(f"{source}: must be a mapping with the sections {', '.join(SECTIONS)}")
     for override in overrides:
         _override(document, override)
-    return _validate(Config, document, prefix="")
+    return validate(Config, document, prefix="")
 
 
 def section_from_json(step: str, text: str) -> Section:
@@ -258,7 +258,7 @@ def section_from_json(step: str, text: str) -> Section:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"{step}: its section is not valid JSON ({error})") from error
-    return _validate(SECTIONS[step], document, prefix=f"{step}.")
+    return validate(SECTIONS[step], document, prefix=f"{step}.")
 
 
 def section_to_json(section: Section) -> str:
@@ -297,7 +297,11 @@ def _override(document: dict[str, Any], override: str) -> None:
     target[keys[-1]] = value
 
 
-def _validate(schema: type[Checked], document: object, *, prefix: str) -> Checked:
+def validate(schema: type[Checked], document: object, *, prefix: str) -> Checked:
+    """Checks a document against a schema; `prefix` comes before every key's path.
+
+    Raises: InputError naming every key that does not fit, its value and what is allowed.
+    """
     try:
         return schema.model_validate_json(json.dumps(document, default=str))
     except ValidationError as error:
@@ -307,6 +311,9 @@ def _validate(schema: type[Checked], document: object, *, prefix: str) -> Checke
 
 def _sentence(problem: Any, prefix: str) -> str:
     path = prefix + ".".join(str(part) for part in problem["loc"])
+    if not problem["loc"]:
+        # A rule on several keys names them itself.
+        return f"{prefix.removesuffix('.')}{': ' if prefix else ''}{problem.get('ctx', {}).get('error', problem['msg'])}"
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
     if problem["type"] == "missing":
