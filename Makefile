@@ -5,10 +5,17 @@ READY := $(VENV)/.ready
 TREES := model components pipelines tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types floors pytest check lock bench clean
+.PHONY: help setup demo test lint types floors pytest check lock bench image test-image test-cluster clean
+
+# What builds images: docker where its engine answers, else podman.
+ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
+VERSION ?= $(shell git describe --tags --always --dirty)
+BASE ?= docker.io/library/python:3.11-slim-bookworm
+PIP_CONF ?=
+IMAGE_FLAGS ?=
 
 help: ## Lists these targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## Makes the virtual environment .venv from constraints.txt (once)
 
@@ -34,6 +41,23 @@ check: test ## The same as make test
 
 bench: $(READY) ## Measures; benchmarks/README.md says what
 	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+image: ## Builds lavin-pipelines and lavin-serve; BASE= names the base image, PIP_CONF= a pip.conf for the build alone
+	$(call build,pipeline,lavin-pipelines)
+	$(call build,serve,lavin-serve)
+	@echo "Push lavin-pipelines:$(VERSION), then: lavin upload --image REGISTRY/lavin-pipelines@sha256:DIGEST, the digest that the registry gave it"
+
+define build
+	DOCKER_BUILDKIT=1 $(ENGINE) build --target $(1) --tag $(2):$(VERSION) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PIP_CONF),--secret id=pip.conf$(,)src=$(PIP_CONF)) $(IMAGE_FLAGS) .
+endef
+, := ,
+
+test-image: $(READY) ## Builds both images with podman from a debootstrap base and runs them without root, network or a writable disk
+	LAVIN_TEST_IMAGE=1 $(BIN)/pytest -m image -s tests/image
+
+test-cluster: $(READY) ## Runs jobs on the cluster that KUBECONFIG names, in a namespace of its own; IMAGE= the pipeline's image
+	IMAGE=$(IMAGE) $(BIN)/pytest -m cluster -s tests/cluster
 
 lock: ## Resolves constraints.txt afresh, from pyproject.toml alone
 	rm -rf .lock-venv
