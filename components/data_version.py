@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import yaml
@@ -19,7 +20,7 @@ def data_hash(raw: Path) -> str:
     if tracked.is_file() and _is_clean(tracked):
         document = yaml.safe_load(tracked.read_text(encoding="utf-8"))
         return str(document["outs"][0]["md5"])
-    return _hash_tree(raw)
+    return hash_tree(raw)
 
 
 def _is_clean(tracked: Path) -> bool:
@@ -29,13 +30,20 @@ def _is_clean(tracked: Path) -> bool:
     return done.returncode == 0
 
 
-def _hash_tree(raw: Path) -> str:
-    files = sorted(path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
-    entries = [{"md5": _file_md5(raw / name), "relpath": name} for name in files]
+def hash_tree(raw: Path) -> str:
+    """DVC's md5 of a folder, by reading all of it."""
+    files = (path.relative_to(raw).as_posix() for path in raw.rglob("*") if path.is_file())
+    return hash_listing({name: file_md5(raw / name) for name in files})
+
+
+def hash_listing(md5s: Mapping[str, str]) -> str:
+    """DVC's md5 of a folder, from the md5 of each file by its name."""
+    entries = [{"md5": md5s[name], "relpath": name} for name in sorted(md5s)]
     return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 
-def _file_md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
+    """md5 of a file, as hexadecimal digits."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, _md5).hexdigest()
 

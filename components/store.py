@@ -10,11 +10,13 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from components.code_version import source_hash
+from components.entry import StepFailedError
 from components.execution import execute
-from components.folders import exclusive, fingerprint, read_json, write_json
+from components.folders import atomic_folder, exclusive, fingerprint, read_json, write_json
+from components.launcher.settings import ONE_PROCESS, JobSettings
 from lavin_dit.config import Section, section_to_json
 from lavin_dit.errors import InputError
 
@@ -26,27 +28,63 @@ LOCATION_NAME = "location.json"
 KEY_LENGTH = 16
 
 
-def store_key(section: Section, fingerprints: Mapping[str, str]) -> str:
+@dataclass(frozen=True)
+class Store:
+    """A folder of finished outputs, as one version of the code sees it."""
+
+    folder: Path
+    code: str
+    """The hash of the code that makes the outputs."""
+
+    def place(self, output: str, section: Section, fingerprints: Mapping[str, str]) -> Path:
+        """Where an output lies, or will lie."""
+        return self.folder / f"{output}-{store_key(section, fingerprints, self.code)[:KEY_LENGTH]}"
+
+
+def store_key(section: Section, fingerprints: Mapping[str, str], code: str) -> str:
     """A name for all that decides a step's result: its section, the content of its inputs, and the code."""
-    parts = [section_to_json(section), json.dumps(dict(fingerprints), sort_keys=True), source_hash()]
+    parts = [section_to_json(section), json.dumps(dict(fingerprints), sort_keys=True), code]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
 def produce(
-    step: str, section: Section, inputs: Mapping[str, Path], *, output: str, store: Path, known: Mapping[str, str], processes: int
+    step: str,
+    section: Section,
+    inputs: Mapping[str, Path],
+    *,
+    output: str,
+    store: Store,
+    known: Mapping[str, str] | None = None,
+    job: JobSettings = ONE_PROCESS,
 ) -> Path:
     """The folder in the store with a step's output, made now where it is not there yet.
 
-    `known` holds the fingerprints of inputs that are too big to read for one.
+    `known` holds the fingerprints of inputs that are too big to read for one, or whose content at the moment is not what counts.
     """
-    fingerprints = {name: known.get(name) or fingerprint(folder) for name, folder in inputs.items()}
-    folder = store / f"{output}-{store_key(section, fingerprints)[:KEY_LENGTH]}"
+    fingerprints = {name: (known or {}).get(name) or fingerprint(folder) for name, folder in inputs.items()}
+    folder = store.place(output, section, fingerprints)
     with exclusive(folder.with_name(f"{folder.name}.store")):
         if folder.exists():
             logger.info("step %s: already done, in %s", step, folder)
-        else:
-            execute(step, section, inputs, {output: folder}, processes=processes)
+            return folder
+        if job.is_on_cluster:
+            inputs = {name: _on_volume(name, path, fingerprints[name], store) for name, path in inputs.items()}
+        execute(step, section, inputs, {output: folder}, job=job)
+        if not folder.is_dir():
+            raise StepFailedError(f"{step}: its job succeeded, but left nothing in {folder}; do all of its pods mount the same volume?")
     return folder
+
+
+def _on_volume(name: str, folder: Path, content: str, store: Store) -> Path:
+    """The same content where the pods of a job see it: what KFP fetched for this pod alone is copied into the store."""
+    if folder.resolve().is_relative_to(store.folder.resolve()):
+        return folder
+    copy = store.folder / f"input-{name}-{content[:KEY_LENGTH]}"
+    with exclusive(copy):
+        if not copy.exists():
+            with atomic_folder(copy, key=content) as beside:
+                shutil.copytree(folder, beside, dirs_exist_ok=True)
+    return copy
 
 
 def publish(folder: Path, target: Path, *, output: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.folders import read_json
-from components.store import LOCATION_NAME, open_input, produce, publish, store_key
+from components.store import LOCATION_NAME, Store, open_input, produce, publish, store_key
 from lavin_dit.config import Config, load_config
 from lavin_dit.errors import InputError
 
@@ -18,7 +18,7 @@ def config() -> Config:
 
 def prepare(config: Config, folder: Path, data: str = "hash") -> Path:
     inputs = {"raw": folder / "raw"}
-    return produce("prepare", config.prepare, inputs, output="shards", store=folder / "store", known={"raw": data}, processes=1)
+    return produce("prepare", config.prepare, inputs, output="shards", store=Store(folder / "store", "code"), known={"raw": data})
 
 
 def test_an_output_is_made_once(config: Config, tmp_path: Path) -> None:
@@ -32,15 +32,14 @@ def test_other_data_make_another_output(config: Config, tmp_path: Path) -> None:
     assert prepare(config, tmp_path, "one") != prepare(config, tmp_path, "two")
 
 
-def test_the_key_sees_section_inputs_and_code(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_sees_section_inputs_and_code(config: Config) -> None:
     keys = [
-        store_key(config.prepare, {"raw": "a"}),
-        store_key(config.evaluate, {"raw": "a"}),
-        store_key(config.prepare, {"raw": "b"}),
-        store_key(config.prepare, {"ray": "a"}),
+        store_key(config.prepare, {"raw": "a"}, "code"),
+        store_key(config.evaluate, {"raw": "a"}, "code"),
+        store_key(config.prepare, {"raw": "b"}, "code"),
+        store_key(config.prepare, {"ray": "a"}, "code"),
+        store_key(config.prepare, {"raw": "a"}, "edited"),
     ]
-    monkeypatch.setattr("components.store.source_hash", lambda: "edited")
-    keys.append(store_key(config.prepare, {"raw": "a"}))
     assert len(set(keys)) == 5
 
 
