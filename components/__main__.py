@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from components.entry import clear_errors, configure_logging, stop_when_nobody_reads, tune_process
 from components.execution import execute
+from components.launcher.settings import local_job
 from components.recipes import params_file
 from components.steps import STEPS, load_step, section_of
 from lavin_dit.config import Section, load_config, section_from_json
@@ -73,7 +74,7 @@ def _run(arguments: Sequence[str] | None) -> None:
     step = load_step(options.step)
     inputs = _folders(step.inputs, options.input, "--input")
     outputs = _folders(step.outputs, options.output, "--output")
-    execute(options.step, section, inputs, outputs, processes=options.processes)
+    execute(options.step, section, inputs, outputs, job=local_job(options.processes))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -12,6 +13,7 @@ import lavin_dit
 from components.code_version import git_commit, source_hash
 from components.entry import StepFailedError
 from components.folders import atomic_folder, read_json, write_json, write_text
+from components.run_request import IMAGE_VARIABLE, RUN_VARIABLE
 from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import ExportConfig
 from lavin_dit.data.shards import MANIFEST_NAME, ShardSet
@@ -105,8 +107,8 @@ def gather_lineage(config: ExportConfig, inputs: Mapping[str, Path]) -> dict[str
         "weights_sha256": {name: file_sha256(inputs[name] / WEIGHTS_FILE) for name in ("vae", "dit")},
         "parameters": {**parameters, "export": config.model_dump(mode="json")},
         "libraries": {name: version(name) for name in LIBRARIES},
-        "image": None,
-        "run_id": None,
+        "image": os.environ.get(IMAGE_VARIABLE),
+        "run_id": os.environ.get(RUN_VARIABLE),
     }
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from components.folders import atomic_folder, read_json, write_json, write_text
-from components.registry.history import read_history
+from components.registry.history import Version, read_history
 from components.registry.releases import METRICS_FILE, read_release_file
 from lavin_dit.config import GateConfig
 from lavin_dit.errors import InputError
@@ -167,9 +167,19 @@ def _look_up(document: Any, *path: object) -> Any:
     return document
 
 
-def _rival(registry: Path, against: str) -> Rival | None:
+def present_version(registry: Path, against: str) -> str:
+    """The number of the version that is in the stage `name#stage` now; empty where none is."""
+    version = _in_stage(registry, against)
+    return version.version if version else ""
+
+
+def _in_stage(registry: Path, against: str) -> Version | None:
     name, _, stage = against.partition("#")
-    version = read_history(registry, name).in_stage(stage)
+    return read_history(registry, name).in_stage(stage)
+
+
+def _rival(registry: Path, against: str) -> Rival | None:
+    version = _in_stage(registry, against)
     if not version:
         return None
     text = read_release_file(registry, version, METRICS_FILE)

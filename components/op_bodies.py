@@ -1,100 +1,193 @@
 """What the KFP components do when they run: the bridge from parameters and artifact paths to a step's section and folders."""
 
 import logging
-from collections.abc import Iterator, Mapping, MutableMapping
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import copyfile
+from shutil import copyfile, copytree
 from typing import Any
 
-from components.entry import clear_errors, configure_logging, stop_when_nobody_reads, tune_process
+from components.code_version import source_hash
+from components.confusion import read_confusion
+from components.entry import StepFailedError, clear_errors, configure_logging, stop_when_nobody_reads, tune_process
 from components.execution import execute
-from components.folders import read_json
-from components.recipes import params_file
-from components.store import open_input, produce, publish
-from lavin_dit.config import SECTIONS, load_config, parse_config, section_from_json, section_to_json
+from components.folders import atomic_folder, read_json, write_json, write_text
+from components.gate import VERDICT_FILE, present_version
+from components.launcher.settings import ONE_PROCESS, JobSettings, Platform, load_platform
+from components.object_store import take_object_store_keys
+from components.outcome import flat_metrics, record_outcome
+from components.refusals import refused_once
+from components.results import RIVAL_FILE, rival_fingerprint
+from components.run_plan import check_job, plan_run
+from components.run_request import NOWHERE, RUN_VARIABLE, RunRequest, evaluation_job, run_folder
+from components.store import Store, open_input, produce, publish
+from components.summaries import outcome_page, plan_page, promotion_page
+from components.tracked_data import fetch, recall
+from lavin_dit.config import SECTIONS, GateConfig, section_from_json, section_to_json
 
 
 @contextmanager
-def _entered() -> Iterator[None]:
+def _entered(step: str, workspace: str) -> Iterator[Path]:
+    """Every body begins and ends alike; hands over the workspace."""
     tune_process()
     configure_logging()
     # KFP makes every library's chatter heard.
     logging.getLogger().setLevel(logging.WARNING)
     stop_when_nobody_reads()
+    take_object_store_keys()
+    folder = Path(workspace)
     with clear_errors():
-        yield
+        if RUN_VARIABLE not in os.environ:
+            yield folder
+            return
+        with refused_once(run_folder(folder) / "refusals" / f"{step}.json"):
+            yield folder
 
 
-@_entered()
-def run_resolve(*, params: str, recipe: str, overrides: list[str], raw: str, plan: str) -> tuple[str, ...]:
-    """Resolves a whole configuration; returns every step's section as JSON, in the order of the steps, then the data's hash."""
-    config = parse_config(params, overrides, source="params") if params else load_config(params_file(None, recipe), overrides)
-    execute("resolve", config, {"raw": Path(raw)}, {"plan": Path(plan)})
-    sections = [section_to_json(getattr(config, step)) for step in SECTIONS]
-    return (*sections, read_json(Path(plan) / "data.json")["hash"])
+def run_resolve(request: RunRequest, *, workspace: str, plan: str, summary: str) -> tuple[str, ...]:
+    """Resolves a whole run; returns every step's section as JSON, in the order of the steps, then what else decides the results."""
+    with _entered("resolve", workspace) as folder:
+        config, job, platform = request.config(), request.job(), load_platform()
+        check_job(config, job, platform)
+        if job.is_on_cluster:
+            _check_cluster(job, platform, folder)
+        data = plan_run(config, request, workspace=folder, plan=Path(plan))
+        rival = present_version(folder / "registry", config.gate.against)
+        write_json(Path(plan) / RIVAL_FILE, {"version": rival})
+        write_text(Path(summary), plan_page(request, config, data=data, rival=rival, job=job))
+        _keep(Path(plan), run_folder(folder) / "plan")
+        sections = [section_to_json(getattr(config, step)) for step in SECTIONS]
+        jobs = [settings.to_json() for settings in (job, evaluation_job(job, platform))]
+        return (*sections, data.hash, source_hash(), rival, *jobs, request.stage_of(config))
 
 
-@_entered()
-def run_prepare(*, section: str, raw: str, data_hash: str, store: str, shards: str) -> None:
-    """Prepares the data set of that hash."""
-    _produce("prepare", section, {"raw": Path(raw)}, store=store, output=("shards", shards), known={"raw": data_hash})
+def run_prepare(*, section: str, code: str, data_hash: str, workspace: str, shards: str) -> None:
+    """Prepares the data set of that hash; tracked data are fetched where no shards of them are there yet."""
+    with _entered("prepare", workspace) as folder:
+        source = recall(data_hash, folder)
+        checked, known, store = section_from_json("prepare", section), {"raw": data_hash}, _store(folder, code)
+        is_made = store.place("shards", checked, known).exists()
+        raw = source.folder if is_made or source.is_here else fetch(source, folder)
+        made = produce("prepare", checked, {"raw": raw}, output="shards", store=store, known=known)
+        publish(made, Path(shards), output="shards")
 
 
-@_entered()
-def run_step(step: str, *, section: str, inputs: Mapping[str, str], output: tuple[str, str], store: str, processes: int = 1) -> None:
-    """A step whose inputs are artifacts and whose output is one."""
-    _produce(step, section, _open(inputs), store=store, output=output, processes=processes)
+def run_step(
+    step: str,
+    *,
+    section: str,
+    code: str,
+    inputs: Mapping[str, str],
+    output: tuple[str, str],
+    workspace: str,
+    job: str | None = None,
+    known: Mapping[str, str] | None = None,
+) -> Path:
+    """A step whose inputs are artifacts and whose output is one; returns the output's folder in the store."""
+    with _entered(step, workspace) as folder:
+        name, path = output
+        settings = JobSettings.from_json(job) if job else ONE_PROCESS
+        checked = section_from_json(step, section)
+        made = produce(step, checked, _open(inputs), output=name, store=_store(folder, code), known=known, job=settings)
+        publish(made, Path(path), output=name)
+        return made
 
 
-@_entered()
 def run_evaluate(
-    *, section: str, inputs: Mapping[str, str], evaluation: str, store: str, metrics: MutableMapping[str, Any], shown: Mapping[str, str]
+    *,
+    section: str,
+    code: str,
+    inputs: Mapping[str, str],
+    evaluation: str,
+    workspace: str,
+    job: str,
+    metrics: Any,
+    confusion: Any,
+    shown: Mapping[str, str],
 ) -> None:
-    """Evaluates, and lays out what the KFP UI shows: `metrics` by name, and `shown`, where to put a copy of each file."""
-    folder = _produce("evaluate", section, _open(inputs), store=store, output=("evaluation", evaluation))
-    metrics.update(flat_metrics(read_json(folder / "metrics.json")))
+    """Evaluates, and lays out what the KFP UI shows: numbers, a confusion matrix, and `shown`, where to put a copy of each file."""
+    output = ("evaluation", evaluation)
+    folder = run_step("evaluate", section=section, code=code, inputs=inputs, output=output, workspace=workspace, job=job)
+    # The local cache takes an artifact without a file for one that was deleted.
+    for artifact, name in ((metrics, "metrics.json"), (confusion, "metrics.json")):
+        copyfile(folder / name, artifact.path)
+    for name, value in flat_metrics(read_json(folder / "metrics.json")).items():
+        metrics.log_metric(name, value)
+    if matrix := read_confusion(folder):
+        confusion.log_confusion_matrix(list(matrix.classes), matrix.counts)
     for name, target in shown.items():
         copyfile(folder / name, target)
 
 
-@_entered()
-def run_gate(*, section: str, inputs: Mapping[str, str], registry: str, verdict: str) -> str:
-    """Judges; returns `promote` or `keep`. Depends on what is in production, so it is never taken from the store."""
-    execute("gate", section_from_json("gate", section), {**_open(inputs), "registry": Path(registry)}, {"verdict": Path(verdict)})
-    return "promote" if read_json(Path(verdict) / "verdict.json")["passed"] else "keep"
+def run_gate(
+    *, section: str, code: str, rival: str, stage: str, inputs: Mapping[str, str], workspace: str, outputs: Mapping[str, str]
+) -> str:
+    """Judges against the version that was in the stage when the run began; returns `promote` or `keep`.
+
+    Raises: StepFailedError where another version has come into the stage since: the verdict would be on another question.
+    """
+    registry = Path(workspace) / "registry"
+    with _entered("gate", workspace):
+        against = _against(section)
+        if (present := present_version(registry, against)) != rival:
+            now, before = present or "nothing", rival or "nothing"
+            raise StepFailedError(f"gate: {now} is in {against} now, and {before} was when this run began; run it again, all else is done")
+    folder = run_step(
+        "gate",
+        section=section,
+        code=code,
+        inputs={**inputs, "registry": str(registry)},
+        output=("verdict", outputs["verdict"]),
+        workspace=workspace,
+        known={"registry": rival_fingerprint(rival)},
+    )
+    copyfile(folder / "summary.md", outputs["summary"])
+    return "promote" if stage != NOWHERE and read_json(folder / VERDICT_FILE)["passed"] else "keep"
 
 
-@_entered()
-def run_promote(*, section: str, inputs: Mapping[str, str], registry: str, promotion: str) -> None:
+def run_promote(*, section: str, inputs: Mapping[str, str], workspace: str, promotion: str, summary: str) -> None:
     """Registers the bundle and gives it its stage. Acts on the world, so it is never taken from the store."""
-    folders = {**_open(inputs), "registry": Path(registry)}
-    execute("promote", section_from_json("promote", section), folders, {"promotion": Path(promotion)})
+    with _entered("promote", workspace) as folder:
+        folders = {**_open(inputs), "registry": folder / "registry"}
+        execute("promote", section_from_json("promote", section), folders, {"promotion": Path(promotion)})
+        write_text(Path(summary), promotion_page(read_json(Path(promotion) / "promotion.json")))
+        _keep(Path(promotion), run_folder(folder) / "promotion")
 
 
-def flat_metrics(document: Mapping[str, Any]) -> dict[str, float]:
-    """The model's metrics by `task/metric`, and how many tasks beat the baselines; what could not be measured is left out."""
-    flat = {f"{task}/{name}": value for task, entry in document["tasks"].items() for name, value in entry["model"].items()}
-    flat["tasks_beating_baselines"] = document["tasks_beating_baselines"]
-    return {name: value for name, value in flat.items() if value is not None}
+def run_conclude(*, state: str, error: str, workspace: str, summary: str, metrics: Any) -> None:
+    """Records how the run ended, pushes its metrics, and removes the jobs that it left."""
+    with _entered("conclude", workspace) as folder:
+        outcome = record_outcome(folder, run_folder(folder), state=state, error=error)
+        write_text(Path(summary), outcome_page(outcome))
+        write_json(Path(metrics.path), outcome.metrics)
+        for name, value in outcome.metrics.items():
+            metrics.log_metric(name, value)
+
+
+def _check_cluster(job: JobSettings, platform: Platform, workspace: Path) -> None:
+    # The Kubernetes client takes a second to import, and a local run does without it.
+    from components.launcher.preflight import check_cluster
+    from components.launcher.surroundings import Surroundings
+
+    check_cluster(job, Surroundings.from_environment(), platform, workspace=workspace)
+
+
+def _against(section: str) -> str:
+    gate = section_from_json("gate", section)
+    assert isinstance(gate, GateConfig)
+    return gate.against
+
+
+def _store(workspace: Path, code: str) -> Store:
+    return Store(workspace / "store", code)
 
 
 def _open(inputs: Mapping[str, str]) -> dict[str, Path]:
     return {name: open_input(Path(path)) for name, path in inputs.items()}
 
 
-def _produce(
-    step: str,
-    section: str,
-    inputs: Mapping[str, Path],
-    *,
-    store: str,
-    output: tuple[str, str],
-    known: Mapping[str, str] | None = None,
-    processes: int = 1,
-) -> Path:
-    name, path = output
-    checked = section_from_json(step, section)
-    folder = produce(step, checked, inputs, output=name, store=Path(store), known=known or {}, processes=processes)
-    publish(folder, Path(path), output=name)
-    return folder
+def _keep(folder: Path, target: Path) -> None:
+    """A copy that outlives KFP's own, under the run's name."""
+    with atomic_folder(target, key=str(folder)) as beside:
+        copytree(folder, beside, dirs_exist_ok=True)

@@ -1,20 +1,38 @@
 """The steps' KFP face: one component a step, whose body is one import and one call.
 
-A section crosses as a JSON string, because KFP turns the integers of a dict into floats. Parameters with `str` folders (`raw`, `store`,
-`registry`) name folders of a shared volume; everything else is an artifact.
+A section crosses as a JSON string, because KFP turns the integers of a dict into floats. `workspace` names the folder of a shared volume
+(`store`, `registry`, `data` and `runs` lie in it); `code` is the hash of the code in the image, so that KFP's cache sees what a mutable
+tag hides; `job` says how a step's processes run. Everything else is an artifact.
 """
 
 from typing import NamedTuple
 
 from kfp import dsl
-from kfp.dsl import HTML, Artifact, Dataset, Input, Markdown, Metrics, Model, Output
+from kfp.dsl import HTML, Artifact, ClassificationMetrics, Dataset, Input, Markdown, Metrics, Model, Output, PipelineTaskFinalStatus
 
 IMAGE = "lavin-pipelines"
 """Stands for the image until the pipeline is compiled for one."""
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def resolve(params: str, recipe: str, overrides: list[str], raw: str, plan: Output[Artifact]) -> NamedTuple(  # type: ignore[valid-type]
+def resolve(
+    params: str,
+    recipe: str,
+    overrides: list[str],
+    model_size: str,
+    stage: str,
+    data_repository: str,
+    data_revision: str,
+    raw: str,
+    launcher: str,
+    nodes: int,
+    min_nodes: int,
+    processes_per_node: int,
+    accelerator: str,
+    workspace: str,
+    plan: Output[Artifact],
+    summary: Output[Markdown],
+) -> NamedTuple(  # type: ignore[valid-type]
     "Resolved",
     [
         ("prepare", str),
@@ -25,48 +43,74 @@ def resolve(params: str, recipe: str, overrides: list[str], raw: str, plan: Outp
         ("gate", str),
         ("promote", str),
         ("data_hash", str),
+        ("code", str),
+        ("rival", str),
+        ("job", str),
+        ("evaluation_job", str),
+        ("stage", str),
     ],
 ):
-    """Checks the whole configuration and the data; hands every step its own section."""
+    """Checks the whole configuration, the data and the cluster; hands every step its own section."""
     from components.op_bodies import run_resolve
+    from components.run_request import RunRequest
 
-    return run_resolve(params=params, recipe=recipe, overrides=overrides, raw=raw, plan=plan.path)
+    request = RunRequest(
+        params=params,
+        recipe=recipe,
+        overrides=overrides,
+        model_size=model_size,
+        stage=stage,
+        data_repository=data_repository,
+        data_revision=data_revision,
+        raw=raw,
+        launcher=launcher,
+        nodes=nodes,
+        min_nodes=min_nodes,
+        processes_per_node=processes_per_node,
+        accelerator=accelerator,
+    )
+    return run_resolve(request, workspace=workspace, plan=plan.path, summary=summary.path)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def prepare(section: str, raw: str, data_hash: str, store: str, shards: Output[Dataset]) -> None:
-    """Renders scenes, reads the user's own pairs and photographs, and writes tar shards."""
+def prepare(section: str, code: str, data_hash: str, workspace: str, shards: Output[Dataset]) -> None:
+    """Fetches the data of that hash, renders scenes, and writes tar shards."""
     from components.op_bodies import run_prepare
 
-    run_prepare(section=section, raw=raw, data_hash=data_hash, store=store, shards=shards.path)
+    run_prepare(section=section, code=code, data_hash=data_hash, workspace=workspace, shards=shards.path)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train_vae(section: str, shards: Input[Dataset], store: str, processes: int, vae: Output[Model]) -> None:
+def train_vae(section: str, code: str, shards: Input[Dataset], workspace: str, job: str, vae: Output[Model]) -> None:
     """Trains the ST-VAE."""
     from components.op_bodies import run_step
 
-    run_step("train_vae", section=section, inputs={"shards": shards.path}, output=("vae", vae.path), store=store, processes=processes)
+    run_step(
+        "train_vae", section=section, code=code, inputs={"shards": shards.path}, output=("vae", vae.path), workspace=workspace, job=job
+    )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def train_dit(section: str, shards: Input[Dataset], vae: Input[Model], store: str, processes: int, dit: Output[Model]) -> None:
+def train_dit(section: str, code: str, shards: Input[Dataset], vae: Input[Model], workspace: str, job: str, dit: Output[Model]) -> None:
     """Trains the J-DiT."""
     from components.op_bodies import run_step
 
     inputs = {"shards": shards.path, "vae": vae.path}
-    run_step("train_dit", section=section, inputs=inputs, output=("dit", dit.path), store=store, processes=processes)
+    run_step("train_dit", section=section, code=code, inputs=inputs, output=("dit", dit.path), workspace=workspace, job=job)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def evaluate(
     section: str,
+    code: str,
     shards: Input[Dataset],
     vae: Input[Model],
     dit: Input[Model],
-    store: str,
+    workspace: str,
+    job: str,
     evaluation: Output[Artifact],
     metrics: Output[Metrics],
+    confusion: Output[ClassificationMetrics],
     report: Output[HTML],
     summary: Output[Markdown],
 ) -> None:
@@ -75,45 +119,70 @@ def evaluate(
 
     run_evaluate(
         section=section,
+        code=code,
         inputs={"shards": shards.path, "vae": vae.path, "dit": dit.path},
         evaluation=evaluation.path,
-        store=store,
-        metrics=metrics.metadata,
-        # The local cache takes an artifact without a file for one that was deleted.
-        shown={"metrics.json": metrics.path, "report.html": report.path, "summary.md": summary.path},
+        workspace=workspace,
+        job=job,
+        metrics=metrics,
+        confusion=confusion,
+        shown={"report.html": report.path, "summary.md": summary.path},
     )
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
 def export(
     section: str,
+    code: str,
     shards: Input[Dataset],
     vae: Input[Model],
     dit: Input[Model],
     evaluation: Input[Artifact],
-    store: str,
+    workspace: str,
     bundle: Output[Model],
 ) -> None:
     """Writes the ONNX bundle and checks it against torch."""
     from components.op_bodies import run_step
 
     inputs = {"shards": shards.path, "vae": vae.path, "dit": dit.path, "evaluation": evaluation.path}
-    run_step("export", section=section, inputs=inputs, output=("bundle", bundle.path), store=store)
+    run_step("export", section=section, code=code, inputs=inputs, output=("bundle", bundle.path), workspace=workspace)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def gate(section: str, evaluation: Input[Artifact], bundle: Input[Model], registry: str, verdict: Output[Artifact]) -> str:
-    """Judges the bundle by its metrics, absolutely and against what is in the stage; says `promote` or `keep`."""
+def gate(
+    section: str,
+    code: str,
+    rival: str,
+    stage: str,
+    evaluation: Input[Artifact],
+    bundle: Input[Model],
+    workspace: str,
+    verdict: Output[Artifact],
+    summary: Output[Markdown],
+) -> str:
+    """Judges the bundle by its metrics, absolutely and against what is in production; says `promote` or `keep`."""
     from components.op_bodies import run_gate
 
     inputs = {"evaluation": evaluation.path, "bundle": bundle.path}
-    return run_gate(section=section, inputs=inputs, registry=registry, verdict=verdict.path)
+    outputs = {"verdict": verdict.path, "summary": summary.path}
+    return run_gate(section=section, code=code, rival=rival, stage=stage, inputs=inputs, workspace=workspace, outputs=outputs)
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
-def promote(section: str, bundle: Input[Model], verdict: Input[Artifact], registry: str, promotion: Output[Artifact]) -> None:
+def promote(
+    section: str, bundle: Input[Model], verdict: Input[Artifact], workspace: str, promotion: Output[Artifact], summary: Output[Markdown]
+) -> None:
     """Registers the bundle as a version and gives it its stage."""
     from components.op_bodies import run_promote
 
     inputs = {"bundle": bundle.path, "verdict": verdict.path}
-    run_promote(section=section, inputs=inputs, registry=registry, promotion=promotion.path)
+    run_promote(section=section, inputs=inputs, workspace=workspace, promotion=promotion.path, summary=summary.path)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def conclude(workspace: str, status: PipelineTaskFinalStatus, summary: Output[Markdown], metrics: Output[Metrics]) -> None:
+    """Records how the run ended, pushes its metrics, and removes what it left running."""
+    from components.op_bodies import run_conclude
+
+    error = status.error_message or ""
+    run_conclude(state=status.state, error=error, workspace=workspace, summary=summary.path, metrics=metrics)

@@ -30,17 +30,29 @@ def run(config: Config, inputs: Mapping[str, Path], outputs: Mapping[str, Path])
 
     Raises: InputError naming the parameter or folder.
     """
-    raw = inputs["raw"]
+    check_data(config, inputs["raw"])
+    write_plan(config, data_hash(inputs["raw"]), outputs["plan"])
+
+
+def check_data(config: Config, raw: Path) -> None:
+    """Checks the configuration against itself and the names of the data.
+
+    Raises: InputError naming the parameter or folder.
+    """
     scenes = count_scenes(config.prepare, prepare.check(config.prepare, raw))
     check(config, scenes)
-    with atomic_folder(outputs["plan"], key=step_key(config, {})) as folder:
-        data = {"hash": data_hash(raw)}
+    totals = {split: sum(counts[split] for counts in scenes.values()) for split in SPLITS}
+    logger.info("plan: %d tasks, %d training pairs, %d held out", len(scenes), totals["train"], totals["test"])
+
+
+def write_plan(config: Config, content: str, plan: Path) -> None:
+    """Writes what every step is to know, for the data of that hash."""
+    with atomic_folder(plan, key=step_key(config, {})) as folder:
+        data = {"hash": content}
         write_json(folder / "data.json", data)
         for step in SECTIONS:
             write_json(folder / f"{step}.json", getattr(config, step).model_dump(mode="json"))
         write_json(folder / "plan.json", {"config": config.model_dump(mode="json"), "data": data, "source_sha256": source_hash()})
-    totals = {split: sum(counts[split] for counts in scenes.values()) for split in SPLITS}
-    logger.info("plan: %d tasks, %d training pairs, %d held out", len(scenes), totals["train"], totals["test"])
 
 
 def check(config: Config, scenes: Counts) -> None:

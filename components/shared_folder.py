@@ -16,9 +16,11 @@ def shared_folder(target: Path, config: Section, inputs: Mapping[str, Path], pro
         processes.wait()
         yield partial_of(target)
         processes.wait()
-        return
-    with atomic_folder(target, key=step_key(config, inputs)) as folder:
-        write_json(folder / "config.json", config.model_dump(mode="json"))
-        processes.wait()
-        yield folder
-        processes.wait()
+    else:
+        with atomic_folder(target, key=step_key(config, inputs)) as folder:
+            write_json(folder / "config.json", config.model_dump(mode="json"))
+            processes.wait()
+            yield folder
+            processes.wait()
+    # Nobody leaves before it is whole: the operator of an elastic job stops the others as soon as one of them has ended well.
+    processes.wait()

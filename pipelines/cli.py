@@ -8,10 +8,18 @@ import typer
 
 from components.entry import FAILURE, clear_errors, configure_logging
 from lavin_dit.errors import InputError
+from pipelines.following import wait
+from pipelines.jobs import jobs
 from pipelines.predict import predict
 from pipelines.promotion import history, promote, rollback
+from pipelines.record import record
+from pipelines.release import upload
+from pipelines.schedule import schedule
+from pipelines.submit import submit
 
 DEFAULT_IMAGE = "lavin-pipelines:latest"
+DEFAULT_VOLUME = "lavin-workspace"
+CLUSTER = "On a cluster"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 SEEDED = ("prepare", "train_vae", "train_dit", "evaluate", "export")
 
@@ -23,6 +31,11 @@ Name = Annotated[str, typer.Option(help="The run's folder under runs/; a run of 
 Processes = Annotated[int, typer.Option(min=1, help="Processes of each training step.")]
 Raw = Annotated[Path, typer.Option(help="Your own pairs and photographs; may be absent.")]
 ImageName = Annotated[str, typer.Option(help="The image of every step, best by digest.")]
+Volume = Annotated[str, typer.Option(help="The claim of the volume that steps and jobs share.")]
+Platform = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder with the launcher.yaml of the cluster, such as manifests/overlays/prod.", show_default=False),
+]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
 
 app = typer.Typer(
@@ -65,15 +78,20 @@ def run(
         raise typer.Exit(FAILURE)
 
 
-@app.command("compile")
-def compile_command(*, image: ImageName = DEFAULT_IMAGE, out: Out = Path("pipeline.yaml")) -> None:
+@app.command("compile", rich_help_panel=CLUSTER)
+def compile_command(
+    *, image: ImageName = DEFAULT_IMAGE, volume: Volume = DEFAULT_VOLUME, platform: Platform = None, out: Out = Path("pipeline.yaml")
+) -> None:
     """Writes the pipeline as KFP's YAML."""
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(image, out)
+    compile_pipeline(image, out, volume=volume, platform=platform)
     typer.echo(f"{out}: the pipeline, for image {image}")
 
 
+for command in (upload, submit, wait, schedule, record):
+    app.command(rich_help_panel=CLUSTER)(command)
+app.add_typer(jobs, name="jobs", rich_help_panel=CLUSTER)
 app.command()(predict)
 app.command()(promote)
 app.command()(rollback)

@@ -1,20 +1,9 @@
 """The pipeline: data in, a promoted model out."""
 
-from typing import NamedTuple
-
 from kfp import dsl
-from kfp.dsl import Artifact, Dataset, Model
 
 from components import ops
-
-
-class Results(NamedTuple):
-    """What people look at when a run is over."""
-
-    shards: Dataset
-    evaluation: Artifact
-    bundle: Model
-    verdict: Artifact
+from pipelines.placement import LARGE, MEDIUM, SMALL, place
 
 
 @dsl.pipeline(
@@ -25,51 +14,104 @@ class Results(NamedTuple):
 def lavin(
     recipe: str = "laptop",
     overrides: list[str] = [],  # noqa: B006
+    model_size: str = "recipe",
+    data_revision: str = "",
+    data_repository: str = "",
+    launcher: str = "pytorchjob",
+    nodes: int = 1,
+    processes_per_node: int = 1,
+    min_nodes: int = 0,
+    accelerator: str = "cpu",
+    stage: str = "recipe",
     params: str = "",
     raw: str = "data/raw",
-    store: str = "runs/store",
-    registry: str = "runs/registry",
-    processes: int = 1,
-) -> Results:
+    workspace: str = "/workspace",
+) -> None:
     """Trains, evaluates, exports and promotes a LaVin-DiT.
 
     Args:
-        recipe: Name of a whole set of parameters, such as laptop (a file of recipes/ in the image). Ignored where params is given.
-        overrides: Values to change, as a list of texts such as ["train_dit.steps=500", "evaluate.seed=1"].
-        params: The text of a whole params.yaml, to be used instead of a recipe.
-        raw: Folder with your own pairs and photographs; it may be empty, then only rendered scenes are used.
-        store: Folder that keeps finished outputs between runs, so that nothing is made twice.
-        registry: Folder of the git repository that records versions and stages.
-        processes: Processes of each training step.
+        recipe: A whole set of parameters, made for a purpose and a machine (recipes/ in the image). Ignored where params is given.
+        overrides: Values to change in the recipe, as a list of texts such as ["train_dit.steps=500", "evaluate.seed=1"].
+        model_size: Size of the J-DiT; "recipe" leaves it as the recipe has it.
+        data_revision: Branch, tag or full commit of the data to train on, as DVC tracks them in the data repository. Empty: its default
+            branch where data_repository is given, else rendered scenes alone.
+        data_repository: URL of the git repository that tracks the data. Empty: the one that is set for this cluster.
+        launcher: What runs the training steps: a PyTorchJob, a TrainJob, or (local) the step's own pod.
+        nodes: Pods of a training job.
+        processes_per_node: Training processes in each pod, one for each of its devices.
+        min_nodes: Fewest pods that training may go on with when some are lost (PyTorchJob only). 0: all of them.
+        accelerator: Kind of device for training and evaluation; the cluster's administrator says which there are.
+        stage: Where a bundle goes that passes the gate; "recipe" leaves it as the recipe has it, "none" promotes nothing.
+        params: The whole text of a params.yaml, to be used instead of a recipe.
+        raw: Folder of the data, in the data repository (or in the pod, where there is no repository).
+        workspace: Folder of the shared volume, which keeps finished outputs between runs, so that nothing is made twice.
     """
-    plan = ops.resolve(params=params, recipe=recipe, overrides=overrides, raw=raw)
-    plan.set_display_name("Check parameters and data").set_caching_options(False)
+    ended = ops.conclude(workspace=workspace)
+    place(ended, "Record the outcome", SMALL, hours=0.5, cached=False)
 
-    data = ops.prepare(section=plan.outputs["prepare"], raw=raw, data_hash=plan.outputs["data_hash"], store=store)
-    data.set_display_name("Prepare data")
-    shards = data.outputs["shards"]
+    with dsl.ExitHandler(ended, name="steps"):
+        plan = ops.resolve(
+            params=params,
+            recipe=recipe,
+            overrides=overrides,
+            model_size=model_size,
+            stage=stage,
+            data_repository=data_repository,
+            data_revision=data_revision,
+            raw=raw,
+            launcher=launcher,
+            nodes=nodes,
+            min_nodes=min_nodes,
+            processes_per_node=processes_per_node,
+            accelerator=accelerator,
+            workspace=workspace,
+        )
+        place(plan, "Check parameters and data", SMALL, hours=0.5, cached=False)
+        code, job = plan.outputs["code"], plan.outputs["job"]
 
-    autoencoder = ops.train_vae(section=plan.outputs["train_vae"], shards=shards, store=store, processes=processes)
-    autoencoder.set_display_name("Train ST-VAE")
-    vae = autoencoder.outputs["vae"]
+        data = ops.prepare(section=plan.outputs["prepare"], code=code, data_hash=plan.outputs["data_hash"], workspace=workspace)
+        place(data, "Prepare data", MEDIUM, hours=48, retries=2)
+        shards = data.outputs["shards"]
 
-    transformer = ops.train_dit(section=plan.outputs["train_dit"], shards=shards, vae=vae, store=store, processes=processes)
-    transformer.set_display_name("Train J-DiT")
-    dit = transformer.outputs["dit"]
+        autoencoder = ops.train_vae(section=plan.outputs["train_vae"], code=code, shards=shards, workspace=workspace, job=job)
+        place(autoencoder, "Train ST-VAE", LARGE, hours=24 * 30, retries=2)
+        vae = autoencoder.outputs["vae"]
 
-    measured = ops.evaluate(section=plan.outputs["evaluate"], shards=shards, vae=vae, dit=dit, store=store)
-    measured.set_display_name("Evaluate")
-    evaluation = measured.outputs["evaluation"]
+        transformer = ops.train_dit(section=plan.outputs["train_dit"], code=code, shards=shards, vae=vae, workspace=workspace, job=job)
+        place(transformer, "Train J-DiT", LARGE, hours=24 * 60, retries=2)
+        dit = transformer.outputs["dit"]
 
-    exported = ops.export(section=plan.outputs["export"], shards=shards, vae=vae, dit=dit, evaluation=evaluation, store=store)
-    exported.set_display_name("Export bundle")
-    bundle = exported.outputs["bundle"]
+        measured = ops.evaluate(
+            section=plan.outputs["evaluate"],
+            code=code,
+            shards=shards,
+            vae=vae,
+            dit=dit,
+            workspace=workspace,
+            job=plan.outputs["evaluation_job"],
+        )
+        place(measured, "Evaluate", LARGE, hours=48, retries=2)
+        evaluation = measured.outputs["evaluation"]
 
-    # What is in production changes without anything here changing: neither judging nor promoting is ever cached.
-    judged = ops.gate(section=plan.outputs["gate"], evaluation=evaluation, bundle=bundle, registry=registry)
-    judged.set_display_name("Gate").set_caching_options(False)
-    with dsl.If(judged.outputs["Output"] == "promote", name="passed"):
-        promoted = ops.promote(section=plan.outputs["promote"], bundle=bundle, verdict=judged.outputs["verdict"], registry=registry)
-        promoted.set_display_name("Promote").set_caching_options(False)
+        exported = ops.export(
+            section=plan.outputs["export"], code=code, shards=shards, vae=vae, dit=dit, evaluation=evaluation, workspace=workspace
+        )
+        place(exported, "Export bundle", LARGE, hours=12, retries=2)
+        bundle = exported.outputs["bundle"]
 
-    return Results(shards=shards, evaluation=evaluation, bundle=bundle, verdict=judged.outputs["verdict"])
+        judged = ops.gate(
+            section=plan.outputs["gate"],
+            code=code,
+            rival=plan.outputs["rival"],
+            stage=plan.outputs["stage"],
+            evaluation=evaluation,
+            bundle=bundle,
+            workspace=workspace,
+        )
+        place(judged, "Gate", SMALL, hours=1)
+
+        with dsl.If(judged.outputs["Output"] == "promote", name="passed"):
+            verdict = judged.outputs["verdict"]
+            promoted = ops.promote(section=plan.outputs["promote"], bundle=bundle, verdict=verdict, workspace=workspace)
+            # What is in a stage is the world's state, no function of the inputs.
+            place(promoted, "Promote", SMALL, hours=1, cached=False)

@@ -14,17 +14,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from components.code_version import source_hash
 from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX, StepFailedError
 from components.folders import exclusive
-from components.store import open_input
+from components.results import find
+from components.run_request import AS_IN_RECIPE, LOCAL_RUN, run_folder
 from lavin_dit.errors import InputError
 from lavin_dit.progress import INTERVAL_VARIABLE
 from pipelines.relay import INDENT, Relay
 
-IMAGE_NAME = "lavin-pipelines"
 BAR_INTERVAL_S = "0.5"
-SHOWN_HASH_LENGTH = 16
 CACHE_HIT = "cache hit"
 
 
@@ -43,6 +41,11 @@ class RunFolder:
     def registry(self) -> Path:
         """The scratch repository that records versions and stages."""
         return self.path / "registry"
+
+    @property
+    def promotion(self) -> Path:
+        """What the last run promoted."""
+        return run_folder(self.path) / "promotion"
 
     @property
     def kfp(self) -> Path:
@@ -82,29 +85,35 @@ def run_locally(params: str, overrides: list[str], *, folder: RunFolder, raw: Pa
         "params": params,
         "overrides": overrides,
         "raw": str(raw.resolve()),
-        "store": str(folder.store.resolve()),
-        "registry": str(folder.registry.resolve()),
-        "processes": processes,
+        "workspace": str(folder.path.resolve()),
+        "launcher": "local",
+        "processes_per_node": processes,
+        "stage": AS_IN_RECIPE,
     }
     with exclusive(folder.path):
-        outputs = _execute(arguments, folder)
-    paths = {name: open_input(Path(outputs[name].path)) for name in ("shards", "evaluation", "bundle", "verdict")}
+        _execute(arguments, folder)
+    results = find(folder.path, LOCAL_RUN)
+    paths = {name: _made(getattr(results, name)) for name in ("shards", "evaluation", "bundle", "verdict")}
     _show_results(folder, paths)
     return Outcome(**paths, seconds=time.monotonic() - started)
 
 
-def _execute(arguments: Mapping[str, Any], folder: RunFolder) -> Mapping[str, Any]:
+def _made(folder: Path | None) -> Path:
+    assert folder, "a run that succeeded left everything in its store"
+    return folder
+
+
+def _execute(arguments: Mapping[str, Any], folder: RunFolder) -> None:
     if sys.stdout.isatty():
         os.environ.setdefault(INTERVAL_VARIABLE, BAR_INTERVAL_S)
     relay = Relay(folder.log)
     with relay, _ends_on_sigterm(), _quiet(relay):
         pipeline = _load_pipeline(folder)
         try:
-            outputs: Mapping[str, Any] = pipeline(**arguments).outputs
+            pipeline(**arguments)
         except RuntimeError as error:
             # KFP says only that a task failed; the task itself has said why.
             _raise(relay, error, folder)
-        return outputs
 
 
 def _load_pipeline(folder: RunFolder) -> Callable[..., Any]:
@@ -112,12 +121,12 @@ def _load_pipeline(folder: RunFolder) -> Callable[..., Any]:
     from kfp import local
     from kfp.components import load_component_from_text
 
-    from pipelines.compile import pipeline_text
+    from pipelines.compile import local_text
 
     runner = local.SubprocessRunner(use_venv=False)
     # The cache lies in the store, because its entries point into it.
     local.init(runner, pipeline_root=str(folder.kfp), enable_caching=True, cache_root=str(folder.store / "kfp-cache"))
-    pipeline: Callable[..., Any] = load_component_from_text(pipeline_text(f"{IMAGE_NAME}:src-{source_hash()[:SHOWN_HASH_LENGTH]}"))
+    pipeline: Callable[..., Any] = load_component_from_text(local_text())
     return pipeline
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 from components.folders import read_json
 from lavin_dit.data.shards import ShardSet
 from pipelines.local import Outcome, RunFolder
+from pipelines.times import show_duration
 
 DIRECTIONS = {"lower": "↓", "higher": "↑"}
 
@@ -36,7 +37,7 @@ def print_summary(outcome: Outcome, folder: RunFolder) -> bool:
         "bundle": str(folder.path / "bundle"),
         "gate": "passed" if passed else "; ".join(refusals(verdict)),
         **({"promoted": promotion_line(folder)} if passed else {}),
-        "took": duration(outcome.seconds),
+        "took": show_duration(outcome.seconds),
     }
     for name, value in lines.items():
         console.print(f"{name:>9}  {value}", markup=False)
@@ -72,16 +73,9 @@ def refusals(verdict: Mapping[str, Any]) -> list[str]:
 
 def promotion_line(folder: RunFolder) -> str:
     """Which version got which stage in this run, or had it already."""
-    newest = max(folder.kfp.glob("*/promote/promotion/promotion.json"), key=lambda file: file.stat().st_mtime_ns)
-    promotion: Mapping[str, Any] = read_json(newest)
+    promotion: Mapping[str, Any] = read_json(folder.promotion / "promotion.json")
     already = "" if promotion["changed"] else " (as before)"
     return f"{promotion['name']} {promotion['version']} is in {promotion['stage']}{already}"
-
-
-def duration(seconds: float) -> str:
-    """Such as `4 min 12 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def next_commands(outcome: Outcome, folder: RunFolder, metrics: Mapping[str, Any]) -> list[str]:

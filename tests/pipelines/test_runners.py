@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import yaml
+from PIL import Image
 
 from components.folders import read_json
 from components.steps import STEPS
@@ -139,18 +140,33 @@ def test_kfps_noise_stays_in_the_log(project: Project) -> None:
     assert "INFO" not in project.said
 
 
-def test_an_unchanged_run_does_nothing_again(project: Project) -> None:
+def carried_out(said: str) -> list[str]:
+    """The steps that a run carried out, of those that say so: `resolve` always does its work, and quietly."""
+    return re.findall(r"^step (\w+): started$", said, re.MULTILINE)
+
+
+def from_the_cache(said: str) -> list[str]:
+    return re.findall(r"^step (\w+): already done, nothing that it depends on has changed$", said, re.MULTILINE)
+
+
+def test_the_first_run_after_a_promotion_judges_against_it(project: Project) -> None:
     said = call(project.folder, "lavin run")
-    assert said.count("already done, nothing that it depends on has changed") == len(KEPT)
+    assert from_the_cache(said) == list(KEPT)
+    assert carried_out(said) == ["gate", "promote"]
+    assert re.search(r"gate: passed .* Compared with v0\.1\.0\.", said)
     assert "is in production (as before)" in said
+
+
+def test_an_unchanged_run_carries_out_nothing_but_what_is_never_cached(project: Project) -> None:
+    said = call(project.folder, "lavin run")
+    assert from_the_cache(said) == [*KEPT, "gate"]
+    assert carried_out(said) == ["promote"]
 
 
 def test_a_changed_section_runs_its_step_again_and_none_before_it(project: Project) -> None:
     said = call(project.folder, "lavin run --set gate.min_tasks_beating_baselines=6", code=1)
-    for step in KEPT:
-        assert f"step {step}: already done" in said
-    assert "step gate: finished" in said
-    assert "step promote" not in said
+    assert from_the_cache(said) == list(KEPT)
+    assert carried_out(said) == ["gate"]
     assert "refused, tasks_beating_baselines is " in said
 
 
@@ -193,3 +209,26 @@ def test_dvc_experiments_change_a_parameter_and_rerun_what_it_touches(recorded: 
     assert "Running stage 'gate'" in said
     assert "Stage 'export' didn't change, skipping" in said
     assert yaml.safe_load((recorded.folder / "params.yaml").read_text())["gate"]["max_regression"] == 5
+
+
+def test_a_changed_section_in_the_middle_runs_what_follows_too(project: Project) -> None:
+    said = call(project.folder, "lavin run --set evaluate.queries_per_task=1 --set promote.stage=staging")
+    assert from_the_cache(said) == ["prepare", "train_vae", "train_dit"]
+    assert carried_out(said) == ["evaluate", "export", "gate", "promote"]
+
+
+def test_other_data_run_everything_again(project: Project) -> None:
+    photos = project.folder / "mine" / "photos"
+    photos.mkdir(parents=True)
+    for number in range(8):
+        Image.new("RGB", (40, 40), (30 * number, 90, 200)).save(photos / f"{number}.png")
+    said = call(project.folder, "lavin run --raw mine --set promote.stage=staging")
+    assert from_the_cache(said) == []
+    assert carried_out(said) == [*KEPT, "gate", "promote"]
+
+
+def test_how_a_run_ended_is_recorded_even_where_it_failed(project: Project) -> None:
+    call(project.folder, "lavin run --name short --set train_vae.batch_size=4096 --set prepare.num_test_scenes=0", code=2)
+    outcome = read_json(project.folder / "runs" / "short" / "runs" / "local" / "outcome.json")
+    assert (outcome["state"], outcome["done"]) == ("FAILED", {})
+    assert read_json(project.run / "runs" / "local" / "outcome.json")["state"] == "SUCCEEDED"

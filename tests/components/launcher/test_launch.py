@@ -371,6 +371,13 @@ def test_of_many_lines_of_progress_only_the_last_of_each_look_is_passed_on(run, 
     assert sum(line.startswith("progress") for line in lines()) <= 8
 
 
+def test_lines_of_two_pipes_that_come_out_of_order_are_all_passed_on(run, lines):
+    written = [(3.5, "second"), (3.2, "first"), (3.5, "third"), (7.1, "fourth")]
+    run(Story([Look(1, RUNNING, (UP,)), Look(12, DONE, (PodLook("done"),))], lines={0: written}), poll_s=4.0)
+    words = ["second", "first", "third", "fourth"]
+    assert [line for line in lines() if line in words] == words
+
+
 MISTAKE = "lavin: error: train_dit.batch_size is 3: must be a multiple of the number of processes (2)"
 DIVERGED = "lavin: failed: the gradient is no longer finite at step 7: lower optimizer.learning_rate"
 

@@ -114,6 +114,11 @@ def test_several_nodes_are_workers_that_meet_through_a_rendezvous(make_object):
     assert not {"standalone", "metrics", "nProcPerNode"} & set(policy)
 
 
+def test_a_pod_that_takes_anothers_place_is_told_of_the_ranks_store(make_object):
+    (container,) = containers(make_object(nodes=2))
+    assert {"name": "TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "value": "1"} in container["env"]
+
+
 def test_a_platform_may_ask_for_master_and_workers(make_object):
     spec = make_object(nodes=3, shape="fixed")["spec"]
     assert {name: replica["replicas"] for name, replica in spec["pytorchReplicaSpecs"].items()} == {"Master": 1, "Worker": 2}
