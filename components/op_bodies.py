@@ -68,7 +68,7 @@ def run_prepare(*, section: str, code: str, data_hash: str, workspace: str, shar
         source = recall(data_hash, folder)
         checked, known, store = section_from_json("prepare", section), {"raw": data_hash}, _store(folder, code)
         is_made = store.place("shards", checked, known).exists()
-        raw = source.folder if is_made or source.is_here else fetch(source, folder)
+        raw = source.folder if is_made else fetch(source, folder)
         made = produce("prepare", checked, {"raw": raw}, output="shards", store=store, known=known)
         publish(made, Path(shards), output="shards")
 

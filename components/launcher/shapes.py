@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -105,6 +105,11 @@ class _Filling:
         cpus = number / 1000 if unit == "m" else number
         return [{"name": "OMP_NUM_THREADS", "value": str(max(1, int(cpus)))}]
 
+    def command(self, shape: Sequence[str]) -> list[str]:
+        """torchrun is told the number of processes itself: some operators set it for jobs with a master only."""
+        torchrun, *module = shape
+        return [torchrun, "--nproc-per-node", str(self.request.settings.processes), *module]
+
     def fill_pod(self, template: Object) -> None:
         """What every pod has, of whatever kind of job."""
         template["metadata"].setdefault("labels", {}).update(self.labels)
@@ -132,6 +137,7 @@ def _fill_pytorchjob(body: Object, filling: _Filling) -> None:
         container = replica["template"]["spec"]["containers"][0]
         container |= {
             "image": filling.surroundings.image,
+            "command": filling.command(container["command"]),
             "args": list(filling.request.arguments),
             "resources": filling.resources,
             "env": [*container.get("env", []), *filling.env],
@@ -142,6 +148,7 @@ def _fill_trainjob(body: Object, filling: _Filling) -> None:
     settings, spec = filling.request.settings, body["spec"]
     spec["trainer"] |= {
         "image": filling.surroundings.image,
+        "command": filling.command(spec["trainer"]["command"]),
         "args": list(filling.request.arguments),
         "numNodes": settings.nodes,
         "numProcPerNode": settings.processes,

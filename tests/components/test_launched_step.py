@@ -21,6 +21,7 @@ from tests.components.launcher.api_server import NAMESPACE, Cluster, FakeClock, 
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 JOB = JobSettings(launcher="pytorchjob", nodes=2, min_nodes=2, processes=1, accelerator="cpu")
+FOUR = JOB.model_copy(update={"processes": 2})
 LABEL = "training.kubeflow.org"
 
 
@@ -150,10 +151,10 @@ def section(step: str, *overrides: str) -> Section:
     return chosen
 
 
-def train(workspace: Path, *overrides: str) -> Path:
+def train(workspace: Path, *overrides: str, job: JobSettings = JOB) -> Path:
     store = Store(workspace / "store", "code")
     shards = produce("prepare", section("prepare"), {"raw": workspace / "raw"}, output="shards", store=store, known={"raw": "none"})
-    return produce("train_vae", section("train_vae", *overrides), {"shards": shards}, output="vae", store=store, job=JOB)
+    return produce("train_vae", section("train_vae", *overrides), {"shards": shards}, output="vae", store=store, job=job)
 
 
 @pytest.mark.usefixtures("on_cluster")
@@ -178,6 +179,6 @@ def test_two_pods_leave_the_weights_that_one_process_leaves(tmp_path: Path, on_c
 
 @pytest.mark.usefixtures("on_cluster")
 def test_what_a_rank_refuses_is_the_steps_own_sentence(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"batch_size is 3: must be a multiple of the number of processes \(2\)"):
-        train(tmp_path, "train_vae.batch_size=3")
+    with pytest.raises(InputError, match=r"batch_size is 6: must be a multiple of the number of processes \(4\)"):
+        train(tmp_path, "train_vae.batch_size=6", job=FOUR)
     assert list((tmp_path / "store").glob("vae-*")) == []

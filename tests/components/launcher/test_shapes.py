@@ -89,6 +89,8 @@ def test_every_rank_runs_torchrun_on_the_steps_arguments_and_nothing_is_said_of_
     for container in containers(make_object(**CASES[case])):
         assert [*container["command"], *container["args"]] == [
             "torchrun",
+            "--nproc-per-node",
+            str(CASES[case].get("processes", 1)),
             "-m",
             "components",
             "train_dit",
