@@ -48,11 +48,7 @@ class Source:
     folder: Path
     """The folder itself, or where it will be fetched to."""
     located: Located | None
-
-    @property
-    def is_here(self) -> bool:
-        """Whether it is a plain folder, which nobody has to fetch."""
-        return self.located is None
+    """None for a plain folder, which nobody has to fetch."""
 
 
 def locate(repository: str, revision: str, path: str) -> Located:

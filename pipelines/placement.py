@@ -23,7 +23,8 @@ FIELDS = {
     "LAVIN_POD_NAME": "metadata.name",
     "LAVIN_NAMESPACE": "metadata.namespace",
 }
-READS_TRACKED_DATA = ("resolve", "prepare")
+READS_REPOSITORY = ("resolve",)
+READS_OBJECT_STORE = ("resolve", "prepare")
 BACKOFF = "30s"
 HOUR_S = 3600
 
@@ -61,7 +62,8 @@ def place(task: dsl.PipelineTask, name: str, size: Size, *, hours: float, retrie
         kubernetes.add_pod_label(task, label, value)
     for variable, path in FIELDS.items():
         kubernetes.use_field_path_as_env(task, variable, path)
-    if task.component_spec.name in READS_TRACKED_DATA:
+    if task.component_spec.name in READS_OBJECT_STORE:
         keys = {name: OBJECT_STORE_PREFIX + name for name in OBJECT_STORE_NAMES}
         kubernetes.use_secret_as_env(task, OBJECT_STORE, keys, optional=True)
+    if task.component_spec.name in READS_REPOSITORY:
         kubernetes.use_secret_as_volume(task, GIT_SECRET, mount_path=GIT_FOLDER, optional=True)

@@ -1,5 +1,6 @@
 """Tracked data from a real git repository and a real S3 server on loopback."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,33 +12,55 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from s3fs import S3FileSystem
 
 from components import git_remote
+from components.code_version import source_hash
 from components.data_version import data_hash, hash_listing, hash_tree
 from components.entry import StepFailedError
+from components.folders import read_json
+from components.op_bodies import run_prepare
+from components.run_plan import plan_run
+from components.run_request import RunRequest
+from components.store import open_input
 from components.tracked_data import Located, fetch, fetched_folder, list_names, locate, recall, remember, remember_folder
+from lavin_dit.config import section_to_json
+from lavin_dit.data.shards import encode_png
 from lavin_dit.errors import InputError
 from tests.git_server import PASSWORD, USER, serve_git
 from tests.s3_server import BUCKET, KEY, SECRET, S3Server, serve
 
 PROGRAMS = Path(sys.executable).parent
-NUM_FILES = 40
+TINY = Path(__file__).parents[1] / "tiny.yaml"
+NAMES = [f"{number}_{role}.png" for number in range(20) for role in ("input", "target")]
+NUM_FILES = len(NAMES)
 EMPTY = hash_listing({})
 DEFAULT_REMOTE = "[core]\n    remote = store\n['remote \"store\"']\n    url = {url}\n"
 FETCH = """
 import sys
 from pathlib import Path
 from components.entry import clear_errors, configure_logging
+from components.folders import read_json
+from components.op_bodies import run_prepare
+from components.run_plan import plan_run
+from components.run_request import RunRequest
+from components.store import open_input
 from components.tracked_data import fetch, recall
 configure_logging()
 with clear_errors():
     print(fetch(recall(sys.argv[1], Path(sys.argv[2])), Path(sys.argv[2])))
 """
+
+
+def picture(words: str) -> bytes:
+    """A small picture of its own for every text."""
+    pixels = np.frombuffer(hashlib.sha256(words.encode()).digest(), np.uint8)
+    return encode_png(np.tile(pixels.reshape(4, 8, 1), (8, 4, 3)))
 
 
 @dataclass(frozen=True)
@@ -82,10 +105,10 @@ def project(server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Proje
     made.call("dvc remote modify --quiet store profile of-a-laptop")
     made.call("dvc remote modify --quiet store endpointurl http://laptop.invalid:9000")
     for version in ("v1", "v2"):
-        folder = made.folder / "data" / "raw" / "depth" / "train"
+        folder = made.folder / "data" / "raw" / "mine" / "train"
         folder.mkdir(parents=True, exist_ok=True)
-        for number in range(NUM_FILES):
-            (folder / f"{number}_input.png").write_bytes(f"{version} {number}".encode() * 50)
+        for name in NAMES:
+            (folder / name).write_bytes(picture(f"{version} {name}"))
         made.call("dvc add --quiet data/raw")
         made.commit(version)
         made.call(f"git tag --annotate --message {version} {version}")
@@ -137,18 +160,18 @@ def test_a_full_commit_stands_for_itself(project: Project, located: Located) -> 
 
 def test_the_names_are_known_without_fetching_a_file(located: Located, server: S3Server) -> None:
     before = len(server.downloads())
-    assert list_names(located) == sorted(f"depth/train/{number}_input.png" for number in range(NUM_FILES))
+    assert list_names(located) == sorted(f"mine/train/{name}" for name in NAMES)
     assert [name.endswith(".dir") for name in server.downloads()[before:]] == [True]
 
 
 def test_fetched_data_are_the_tracked_ones_and_nothing_else_stays(project: Project, located: Located, tmp_path: Path) -> None:
     remember(located, tmp_path)
     source = recall(located.md5, tmp_path)
-    assert not source.is_here
+    assert source.located == located
     folder = fetch(source, tmp_path)
     assert folder == source.folder == fetched_folder(located.md5, tmp_path)
     assert hash_tree(folder) == data_hash(folder) == located.md5
-    assert (folder / "depth" / "train" / "7_input.png").read_bytes() == b"v1 7" * 50
+    assert (folder / "mine" / "train" / "7_input.png").read_bytes() == picture("v1 7_input.png")
     assert left_in(tmp_path) == [located.md5, f"{located.md5}.json"]
     assert not any(path.is_symlink() or path.stat().st_nlink > 1 for path in folder.rglob("*.png"))
 
@@ -195,8 +218,8 @@ def test_a_killed_fetch_is_continued(located: Located, server: S3Server, tmp_pat
 def test_what_was_damaged_here_meanwhile_is_never_mixed_in(located: Located, tmp_path: Path) -> None:
     remember(located, tmp_path)
     partial = tmp_path / "data" / f".{located.md5}.partial"
-    (partial / "depth" / "train").mkdir(parents=True)
-    (partial / "depth" / "train" / "7_input.png").write_bytes(b"damaged")
+    (partial / "mine" / "train").mkdir(parents=True)
+    (partial / "mine" / "train" / "7_input.png").write_bytes(b"damaged")
     partial.with_name(f"{partial.name}.key").write_text(located.md5)
     source = recall(located.md5, tmp_path)
     assert hash_tree(fetch(source, tmp_path)) == located.md5
@@ -231,7 +254,7 @@ def test_a_damaged_file_in_the_store_is_an_error_and_leaves_nothing(project: Pro
     assert not list(tmp_path.rglob("*.png"))
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "depth/../../outside.png"])
+@pytest.mark.parametrize("name", ["../outside.png", "/outside.png", "mine/../../outside.png"])
 def test_a_listing_that_leaves_its_folder_is_refused(project: Project, tmp_path: Path, name: str) -> None:
     listing = json.loads(project.object_of(locate(str(project.folder), "v1", "data/raw").md5).read_text())
     entries = {name: listing[0]["md5"]}
@@ -267,7 +290,7 @@ def test_a_revision_that_is_not_there_is_one_sentence(project: Project, located:
 
 
 def test_a_path_that_dvc_does_not_track_as_one_folder_is_one_sentence(project: Project) -> None:
-    for path in ("data/other", "data", "data/raw/depth", ".dvcignore"):
+    for path in ("data/other", "data", "data/raw/mine", ".dvcignore"):
         assert f"`dvc add {path}`, `dvc push`, and commit {path}.dvc" in refusal(project.folder, path=path)
     assert "must be a path inside" in refusal(project.folder, path="/data/raw")
     assert "must be a path inside" in refusal(project.folder, path="../raw")
@@ -395,7 +418,7 @@ def test_a_plain_folder_is_remembered_and_needs_no_fetching(tmp_path: Path) -> N
     md5 = data_hash(raw)
     remember_folder(raw, md5, tmp_path)
     source = recall(md5, tmp_path)
-    assert source.is_here
+    assert source.located is None
     assert source.folder == fetch(source, tmp_path) == raw
 
 
@@ -419,3 +442,44 @@ def test_data_that_were_removed_are_fetched_again(located: Located, tmp_path: Pa
     remember(located, tmp_path)
     shutil.rmtree(fetch(recall(located.md5, tmp_path), tmp_path))
     assert hash_tree(fetch(recall(located.md5, tmp_path), tmp_path)) == located.md5
+
+
+def prepare(project: Project, revision: str, workspace: Path, request: RunRequest) -> Path:
+    """The shards of a run on the data of that revision, as the first two steps make them."""
+    asked = replace(request, data_repository=project.folder.as_uri(), data_revision=revision, raw="data/raw")
+    config = asked.config()
+    data = plan_run(config, asked, workspace=workspace, plan=workspace / "plan")
+    run_prepare(
+        section=section_to_json(config.prepare),
+        code=source_hash(),
+        data_hash=data.hash,
+        workspace=str(workspace),
+        shards=str(workspace / "shards"),
+    )
+    return open_input(workspace / "shards")
+
+
+@pytest.fixture
+def request_of_tiny(monkeypatch: pytest.MonkeyPatch) -> RunRequest:
+    monkeypatch.setattr("components.op_bodies.configure_logging", lambda: None)
+    monkeypatch.setattr("components.op_bodies.stop_when_nobody_reads", lambda: None)
+    monkeypatch.delenv("LAVIN_RUN_ID", raising=False)
+    left_out = {field.name: "" for field in fields(RunRequest)}
+    numbers = {"nodes": 1, "min_nodes": 0, "processes_per_node": 1}
+    chosen = {"params": TINY.read_text(), "overrides": [], "launcher": "local", "accelerator": "cpu"}
+    return RunRequest(**{**left_out, **numbers, **chosen})  # type: ignore[arg-type]
+
+
+def test_a_run_prepares_what_the_revision_tracks_and_fetches_it_once(
+    project: Project, server: S3Server, request_of_tiny: RunRequest, tmp_path: Path
+) -> None:
+    first = prepare(project, "v1", tmp_path, request_of_tiny)
+    counts = read_json(first / "manifest.json")["tasks"]["mine"]
+    assert counts["train"] + counts["test"] == NUM_FILES // 2
+    before = len(server.downloads())
+    assert prepare(project, "v1", tmp_path, request_of_tiny) == first
+    # Data that are there, and shards of data that were removed since, need no fetching.
+    shutil.rmtree(fetched_folder(locate(str(project.folder), "v1", "data/raw").md5, tmp_path))
+    assert prepare(project, "v1", tmp_path, request_of_tiny) == first
+    assert [name.endswith(".dir") for name in server.downloads()[before:]] == [True]
+    assert prepare(project, "main", tmp_path, request_of_tiny) != first
