@@ -33,9 +33,13 @@ def plan_page(request: RunRequest, config: Config, *, data: RunData, rival: str,
 
 def _training(job: JobSettings) -> str:
     if not job.is_on_cluster:
-        return f"in the step itself, {job.processes} processes"
-    nodes = f"{job.nodes}" if job.nodes == job.min_nodes else f"{job.min_nodes} to {job.nodes}"
-    return f"{job.launcher}, {nodes} nodes of {job.processes} processes, {job.accelerator}"
+        return f"in the step itself, {_count(job.processes, 'process', 'es')}"
+    fewer = "" if job.nodes == job.min_nodes else f"{job.min_nodes} to "
+    return f"{job.launcher}, {fewer}{_count(job.nodes, 'node')} of {_count(job.processes, 'process', 'es')}, {job.accelerator}"
+
+
+def _count(number: int, name: str, plural: str = "s") -> str:
+    return f"{number} {name}{plural if number > 1 else ''}"
 
 
 def promotion_page(promotion: Mapping[str, Any]) -> str:

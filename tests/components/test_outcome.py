@@ -1,6 +1,6 @@
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from components.folders import read_json, write_json
+from components.launcher.settings import ONE_PROCESS, JobSettings
 from components.outcome import Outcome, flat_metrics, record_outcome
-from components.summaries import outcome_page, promotion_page
+from components.run_plan import RunData
+from components.run_request import RunRequest
+from components.summaries import outcome_page, plan_page, promotion_page
+from lavin_dit.config import load_config
 
 DOCUMENT = {
     "tasks": {"depth": {"metric": "abs_rel", "model": {"abs_rel": 0.5, "delta1": None}, "query_unchanged": {"abs_rel": 1.0}}},
@@ -114,6 +118,29 @@ def test_an_error_of_many_lines_stays_in_its_cell() -> None:
     page = outcome_page(replace(OUTCOME, state="FAILED", error="one\ntwo | three"))
     assert "| Error | one two / three |" in page
     assert "lavin record" not in page
+
+
+@pytest.mark.parametrize(
+    ("job", "words"),
+    [
+        (ONE_PROCESS, "in the step itself, 1 process"),
+        (
+            JobSettings(launcher="pytorchjob", nodes=2, min_nodes=2, processes=8, accelerator="h100"),
+            "pytorchjob, 2 nodes of 8 processes, h100",
+        ),
+        (
+            JobSettings(launcher="pytorchjob", nodes=4, min_nodes=2, processes=1, accelerator="cpu"),
+            "pytorchjob, 2 to 4 nodes of 1 process, cpu",
+        ),
+    ],
+)
+def test_a_page_tells_how_training_runs(job: JobSettings, words: str) -> None:
+    config = load_config(Path(__file__).parents[1] / "tiny.yaml")
+    request = RunRequest(**{field.name: "" for field in fields(RunRequest)} | {"overrides": ["a=1"], "recipe": "laptop"})  # type: ignore[arg-type]
+    page = plan_page(request, config, data=RunData("md5", "rendered scenes alone"), rival="", job=job)
+    assert f"| Training | {words} |" in page
+    assert "| Compared with | lavin-dit#production (empty) |" in page
+    assert "| Changed | `a=1` |" in page
 
 
 def test_a_promotion_that_changed_nothing_says_so() -> None:
