@@ -64,9 +64,14 @@ class Progress:
             self._last_line = time.monotonic()
             logger.info(self.line(note))
 
+    @property
+    def rate(self) -> float:
+        """Units a second, of what this process did."""
+        return (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+
     def line(self, note: str = "") -> str:
         """The plain line for the present state; matches `PROGRESS_LINE`."""
-        rate = (self.done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        rate = self.rate
         eta_s = round((self.total - self.done) / rate) if rate else 0
         return f"progress: {self.name} {self.done}/{self.total} {rate:.3g}/s eta {eta_s}s {note}".rstrip()
 

@@ -71,7 +71,7 @@ def fit(name: str, objective: Objective[Any], config: TrainingSection, processes
                 trainer.log(done, losses)
             if done % config.checkpoint_every_steps == 0 and done < config.steps:
                 trainer.save(done)
-            progress.advance(note=f"loss {float(losses['loss']):.4f}")
+            progress.advance(note=f"loss {float(losses['loss']):.4f}, {progress.rate * config.batch_size:.3g} samples/s")
     return Fitted(trainer.average.module.state_dict(), trainer.history)
 
 
