@@ -10,6 +10,7 @@ TREES := model components pipelines tests benchmarks
 # What builds images: docker where its engine answers, else podman.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
 VERSION ?= $(shell git describe --tags --always --dirty)
+REVISION ?= $(shell git rev-parse HEAD)$(if $(shell git status --porcelain),-dirty)
 BASE ?= docker.io/library/python:3.11-slim-bookworm
 PIP_CONF ?=
 IMAGE_FLAGS ?=
@@ -49,7 +50,7 @@ image: ## Builds lavin-pipelines and lavin-serve; BASE= names the base image, PI
 
 define build
 	DOCKER_BUILDKIT=1 $(ENGINE) build --target $(1) --tag $(2):$(VERSION) --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION) \
-		--build-arg REVISION=$(shell git rev-parse HEAD) $(if $(PIP_CONF),--secret id=pip.conf$(,)src=$(PIP_CONF)) $(IMAGE_FLAGS) .
+		--build-arg REVISION=$(REVISION) $(if $(PIP_CONF),--secret id=pip.conf$(,)src=$(PIP_CONF)) $(IMAGE_FLAGS) .
 endef
 , := ,
 

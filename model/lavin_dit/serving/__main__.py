@@ -23,10 +23,24 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lavin_dit.serving", description="Answers predictions from a bundle over HTTP.")
     parser.add_argument("bundle", type=Path, metavar="BUNDLE", help="an exported bundle's folder")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 in a pod (default: 127.0.0.1)")
-    parser.add_argument("--port", type=int, default=8080, help="port to listen on (default: 8080)")
+    parser.add_argument("--port", type=_port, default=8080, help="port to listen on (default: 8080)")
     parser.add_argument("--threads", type=int, default=0, metavar="N", help="threads of a prediction (default: all cores)")
-    parser.add_argument("--max-waiting", type=int, default=8, metavar="N", help="predictions that may run or wait at a time (default: 8)")
+    parser.add_argument("--max-waiting", type=_count, default=8, metavar="N", help="predictions that may run or wait (default: 8)")
     return parser.parse_args(arguments)
+
+
+def _port(text: str) -> int:
+    return _whole(text, 1, 65535)
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 1000)
+
+
+def _whole(text: str, least: int, most: int) -> int:
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:6]) <= most:
+        raise argparse.ArgumentTypeError(f"is {text[:20]}: must be a whole number from {least} to {most}")
+    return int(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

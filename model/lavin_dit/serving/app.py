@@ -8,18 +8,22 @@ from concurrent.futures import ThreadPoolExecutor
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.datastructures import FormData
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lavin_dit.errors import InputError
-from lavin_dit.export.pictures import squeeze, stretch
+from lavin_dit.export.pictures import stretch
 from lavin_dit.export.runtime import Bundle
-from lavin_dit.serving.form import Limits, Question, TooLargeError, read_question
+from lavin_dit.serving.form import Limits, NoFormError, TooLargeError, read_form, understand
 
 logger = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 5
+CLIENT_GONE = 499
+MISTAKES = (InputError, HTTPException, TimeoutError, ClientDisconnect)
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
@@ -40,17 +44,14 @@ class Server:
     async def predict(self, request: Request) -> Response:
         """The answer to a picture, as PNG at the picture's own size."""
         if self._waiting >= self._limits.max_waiting:
-            return self._refuse(503, f"{self._waiting} predictions run or wait already; try again", {"Retry-After": str(RETRY_AFTER_S)})
+            return self.refuse(503, f"{self._waiting} predictions run or wait already; try again", {"Retry-After": str(RETRY_AFTER_S)})
         self._waiting += 1
         self._in_flight.set(self._waiting)
         started = time.monotonic()
         try:
-            question = await read_question(request, self._bundle, self._limits)
-            answer = await asyncio.get_running_loop().run_in_executor(self._worker, self._answer, question)
-        except TooLargeError as error:
-            return self._refuse(413, str(error))
-        except InputError as error:
-            return self._refuse(422, str(error))
+            answer = await self._read_and_answer(request)
+        except MISTAKES as error:
+            return self.refuse(*_told(error, self._limits))
         finally:
             self._waiting -= 1
             self._in_flight.set(self._waiting)
@@ -58,14 +59,25 @@ class Server:
         self._requests.labels("200").inc()
         return Response(answer, media_type="image/png")
 
-    def _answer(self, question: Question) -> bytes:
-        query = squeeze(question.query, self._bundle.resolution)[None]
-        (answer,) = self._bundle.predict(query, question.context.inputs[None], question.context.targets[None], seed=question.seed)
+    async def _read_and_answer(self, request: Request) -> bytes:
+        async with asyncio.timeout(self._limits.receive_s):
+            form = await read_form(request, self._limits)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._worker, self._answer, form)
+        finally:
+            await form.close()
+
+    def _answer(self, form: FormData) -> bytes:
+        """In the worker: decoding takes as long as predicting, and `/healthz` must be answered meanwhile."""
+        question = understand(form, self._bundle, self._limits)
+        context = question.context
+        (answer,) = self._bundle.predict(question.query[None], context.inputs[None], context.targets[None], seed=question.seed)
         content = io.BytesIO()
-        stretch(answer, question.query.size, is_nearest=question.is_nearest).save(content, format="PNG")
+        stretch(answer, question.size, is_nearest=question.is_nearest).save(content, format="PNG")
         return content.getvalue()
 
-    def _refuse(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+    def refuse(self, status: int, sentence: str, headers: dict[str, str] | None = None) -> Response:
+        """One sentence as JSON, counted."""
         self._requests.labels(str(status)).inc()
         return JSONResponse({"error": sentence}, status_code=status, headers=headers)
 
@@ -80,13 +92,35 @@ class Server:
         return Response(generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
+def _told(error: Exception, limits: Limits) -> tuple[int, str]:
+    """The status and the sentence for what a client did wrong."""
+    if isinstance(error, HTTPException):
+        return error.status_code, error.detail
+    if isinstance(error, TimeoutError):
+        return 408, f"the request did not come in within {limits.receive_s:g} s"
+    if isinstance(error, ClientDisconnect):
+        return CLIENT_GONE, "the client has gone"
+    status = 415 if isinstance(error, NoFormError) else 413 if isinstance(error, TooLargeError) else 422
+    return status, str(error)
+
+
 async def _well(_request: Request) -> Response:
     return JSONResponse({"status": "ok"})
+
+
+async def _elsewhere(_request: Request, error: Exception) -> Response:
+    """An address or a method that this server does not have."""
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=error.headers)
 
 
 def make_app(bundle: Bundle, limits: Limits | None = None) -> Starlette:
     """The web application; the bundle has been opened, and its hashes checked, before anything is answered."""
     server = Server(bundle, limits or Limits())
+
+    async def failed(_request: Request, _error: Exception) -> Response:
+        return server.refuse(500, "the server failed; its log says why")
+
     return Starlette(
         routes=[
             Route("/healthz", _well),
@@ -94,5 +128,6 @@ def make_app(bundle: Bundle, limits: Limits | None = None) -> Starlette:
             Route("/metrics", server.metrics),
             Route("/v1/tasks", server.tasks),
             Route("/v1/predict", server.predict, methods=["POST"]),
-        ]
+        ],
+        exception_handlers={HTTPException: _elsewhere, Exception: failed},
     )
