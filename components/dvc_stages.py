@@ -14,9 +14,10 @@ from components.data_version import hash_tree
 from components.dvc_files import Remote
 from components.entry import StepFailedError
 from components.folders import write_text
+from components.pod_environment import OBJECT_STORE_SECRET
 from components.registry.repository import run_dvc
 from components.results import RIVAL_FILE
-from components.tracked_data import ENDPOINT_VARIABLES, SECRET, Located, list_names
+from components.tracked_data import ENDPOINT_VARIABLES, Located, list_names
 from lavin_dit.config import load_config
 from lavin_dit.errors import InputError
 
@@ -117,6 +118,6 @@ def push_outputs(stages: Sequence[str], remote: Remote, checkout: Path) -> None:
         said = str(error).partition("(")[2].removesuffix(")")
         if REFUSED.search(said):
             raise InputError(
-                f"{remote.url}: refuses the keys, or needs some ({said}); on a cluster they come from the Secret {SECRET}"
+                f"{remote.url}: refuses the keys, or needs some ({said}); on a cluster they come from the Secret {OBJECT_STORE_SECRET}"
             ) from error
         raise StepFailedError(f"{remote.url}: the results could not be pushed there ({said}); record the run again") from error

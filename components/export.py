@@ -13,7 +13,7 @@ import lavin_dit
 from components.code_version import git_commit, source_hash
 from components.entry import StepFailedError
 from components.folders import atomic_folder, read_json, write_json, write_text
-from components.run_request import IMAGE_VARIABLE, RUN_VARIABLE
+from components.pod_environment import IMAGE_VARIABLE, RUN_VARIABLE
 from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import ExportConfig
 from lavin_dit.data.shards import MANIFEST_NAME, ShardSet

@@ -18,11 +18,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from components.entry import StepFailedError
+from components.pod_environment import GIT_FOLDER, GIT_SECRET
 from components.registry.repository import UNATTENDED, clean_environment
 from lavin_dit.errors import InputError
 
-SECRET = "lavin-git"  # noqa: S105 - its name
-SECRET_FOLDER = Path("/etc/lavin/git")
 CREDENTIALS, SSH_KEY, KNOWN_HOSTS = "credentials", "ssh-privatekey", "known_hosts"
 TRANSPORTS = ("file", "git", "http", "https", "ssh")
 SLOW_TRANSFER = ("http.lowSpeedLimit=1000", "http.lowSpeedTime=60")
@@ -121,7 +120,7 @@ class GitRemote:
         if REFUSED.search(said):
             return InputError(
                 f"{self.address}: refuses the credentials, or needs some ({_reason(said)}); "
-                f"they belong into the Secret {SECRET}: {CREDENTIALS}, or {SSH_KEY} and {KNOWN_HOSTS}"
+                f"they belong into the Secret {GIT_SECRET}: {CREDENTIALS}, or {SSH_KEY} and {KNOWN_HOSTS}"
             )
         if ABSENT.search(said):
             return InputError(f"{self.address}: is no git repository that can be seen from here ({_reason(said)})")
@@ -135,7 +134,7 @@ def _check_address(address: str) -> None:
     if parts.password or (parts.scheme in ("http", "https") and parts.username):
         host = parts.netloc.rpartition("@")[2]
         raise InputError(
-            f"repository {parts.scheme}://{host}{parts.path}: must not hold a user or a password; put them into the Secret {SECRET}"
+            f"repository {parts.scheme}://{host}{parts.path}: must not hold a user or a password; put them into the Secret {GIT_SECRET}"
         )
     if PROGRAM.match(address) or ("://" in address and parts.scheme not in TRANSPORTS):
         raise InputError(f"repository {address}: must begin with one of {', '.join(f'{name}://' for name in TRANSPORTS)}, or be a folder")
@@ -148,8 +147,8 @@ def _credentials() -> Iterator[tuple[list[str], dict[str, str]]]:
     environment = {"GIT_ALLOW_PROTOCOL": ":".join(TRANSPORTS), "GIT_ASKPASS": "true", "SSH_ASKPASS": "true"}
     with tempfile.TemporaryDirectory(prefix="lavin-git-") as name:
         for file in (CREDENTIALS, SSH_KEY, KNOWN_HOSTS):
-            if (SECRET_FOLDER / file).is_file():
-                shutil.copyfile(SECRET_FOLDER / file, Path(name) / file)
+            if (GIT_FOLDER / file).is_file():
+                shutil.copyfile(GIT_FOLDER / file, Path(name) / file)
                 (Path(name) / file).chmod(0o600)
         if (Path(name) / CREDENTIALS).exists():
             settings += ["-c", "credential.helper=", "-c", f"credential.helper=store --file={shlex.quote(f'{name}/{CREDENTIALS}')}"]

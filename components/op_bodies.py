@@ -15,12 +15,12 @@ from components.execution import execute
 from components.folders import atomic_folder, read_json, write_json, write_text
 from components.gate import VERDICT_FILE, present_version
 from components.launcher.settings import ONE_PROCESS, JobSettings, Platform, load_platform
-from components.object_store import take_object_store_keys
 from components.outcome import flat_metrics, record_outcome
+from components.pod_environment import RUN_VARIABLE, take_object_store_keys
 from components.refusals import refused_once
 from components.results import RIVAL_FILE, rival_fingerprint
 from components.run_plan import check_job, plan_run
-from components.run_request import NOWHERE, RUN_VARIABLE, RunRequest, evaluation_job, run_folder
+from components.run_request import NOWHERE, RunRequest, evaluation_job, run_folder
 from components.store import Store, open_input, produce, publish
 from components.summaries import outcome_page, plan_page, promotion_page
 from components.tracked_data import fetch, recall

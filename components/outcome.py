@@ -11,13 +11,12 @@ from typing import Any
 from prometheus_client import CollectorRegistry, Gauge, push_to_gateway
 
 from components.folders import read_json, write_json
+from components.pod_environment import GATEWAY_VARIABLE, RUN_VARIABLE
 from components.results import Results, find
-from components.run_request import RUN_VARIABLE
 
 logger = logging.getLogger(__name__)
 
 OUTCOME_FILE = "outcome.json"
-GATEWAY_VARIABLE = "LAVIN_PUSHGATEWAY"
 SUCCEEDED = "SUCCEEDED"
 PUSH_TIMEOUT_S = 10.0
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from components.data_version import data_hash
 from components.launcher.settings import JobSettings, Platform
+from components.pod_environment import REPOSITORY_VARIABLE
 from components.resolve import check_data, write_plan
-from components.run_request import REPOSITORY_VARIABLE, RunRequest
+from components.run_request import RunRequest
 from components.tracked_data import Located, fetched_folder, list_names, locate, remember, remember_folder
 from lavin_dit.config import Config
 from lavin_dit.data.sources import TAR_SUFFIX

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.launcher.settings import ONE_PROCESS, JobSettings, Platform
+from components.pod_environment import REPOSITORY_VARIABLE, RUN_VARIABLE
 from components.recipes import params_file
 from lavin_dit.config import Config, load_config, parse_config
 from lavin_dit.presets import DIT_PRESETS
@@ -14,10 +15,7 @@ NOWHERE = "none"
 MODEL_SIZES = (AS_IN_RECIPE, *DIT_PRESETS)
 STAGES = (AS_IN_RECIPE, NOWHERE, "staging", "production")
 
-RUN_VARIABLE = "LAVIN_RUN_ID"
 LOCAL_RUN = "local"
-IMAGE_VARIABLE = "LAVIN_IMAGE"
-REPOSITORY_VARIABLE = "LAVIN_DATA_REPOSITORY"
 
 
 @dataclass(frozen=True)

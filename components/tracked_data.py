@@ -15,13 +15,13 @@ from components.dvc_files import CONFIG, FOLDER_MD5, Remote, dvc_root, find_outp
 from components.entry import FULL_DISK, StepFailedError
 from components.folders import atomic_folder, exclusive, read_json, write_json
 from components.git_remote import GitRemote
+from components.pod_environment import OBJECT_STORE_SECRET
 from components.registry.repository import read_committed, run_git
 from lavin_dit.errors import InputError
 from lavin_dit.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-SECRET = "lavin-object-store"  # noqa: S105 - its name
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_TIMEOUT_S = 10
 DOWNLOADS = 16
@@ -227,7 +227,7 @@ class _Storage:
                 raise
             raise InputError(
                 f"{url}: refuses the keys, or needs some ({_short(error)}); they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                f"on a cluster from the Secret {SECRET}"
+                f"on a cluster from the Secret {OBJECT_STORE_SECRET}"
             ) from error
         except (OSError, BotoCoreError, ClientError) as error:
             if isinstance(error, OSError) and (error.filename or error.errno in FULL_DISK):

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from components.entry import FAILURE, clear_errors, configure_logging
+from components.pod_environment import VOLUME
 from lavin_dit.errors import InputError
 from pipelines.following import wait
 from pipelines.jobs import jobs
@@ -18,7 +19,6 @@ from pipelines.schedule import schedule
 from pipelines.submit import submit
 
 DEFAULT_IMAGE = "lavin-pipelines:latest"
-DEFAULT_VOLUME = "lavin-workspace"
 CLUSTER = "On a cluster"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 SEEDED = ("prepare", "train_vae", "train_dit", "evaluate", "export")
@@ -80,7 +80,7 @@ def run(
 
 @app.command("compile", rich_help_panel=CLUSTER)
 def compile_command(
-    *, image: ImageName = DEFAULT_IMAGE, volume: Volume = DEFAULT_VOLUME, platform: Platform = None, out: Out = Path("pipeline.yaml")
+    *, image: ImageName = DEFAULT_IMAGE, volume: Volume = VOLUME, platform: Platform = None, out: Out = Path("pipeline.yaml")
 ) -> None:
     """Writes the pipeline as KFP's YAML."""
     from pipelines.compile import compile_pipeline

@@ -8,12 +8,10 @@ from typing import Any, NamedTuple
 import yaml
 
 from components.launcher.settings import LAUNCHERS, load_platform
+from components.pod_environment import IMAGE_VARIABLE, VOLUME, VOLUME_VARIABLE
 from components.recipes import recipes
-from components.run_request import IMAGE_VARIABLE, MODEL_SIZES, STAGES
+from components.run_request import MODEL_SIZES, STAGES
 from lavin_dit.errors import InputError
-
-VOLUME_VARIABLE = "LAVIN_VOLUME"
-DEFAULT_VOLUME = "lavin-workspace"
 
 
 class Compiled(NamedTuple):
@@ -27,7 +25,7 @@ class Compiled(NamedTuple):
         return yaml.safe_dump_all([self.pipeline, self.platform], sort_keys=False, allow_unicode=True)
 
 
-def compile_for(image: str, *, volume: str = DEFAULT_VOLUME, platform: Path | None = None) -> Compiled:
+def compile_for(image: str, *, volume: str = VOLUME, platform: Path | None = None) -> Compiled:
     """The pipeline with every step in `image`, on `volume`, for the accelerators that the launcher.yaml in `platform` lists.
 
     Raises: InputError where the image has no name, or launcher.yaml does not fit.
@@ -58,7 +56,7 @@ def local_text() -> str:
     return yaml.safe_dump(pipeline, sort_keys=False)
 
 
-def compile_pipeline(image: str, out: Path, *, volume: str = DEFAULT_VOLUME, platform: Path | None = None) -> None:
+def compile_pipeline(image: str, out: Path, *, volume: str = VOLUME, platform: Path | None = None) -> None:
     """Writes the pipeline as YAML, ready for a KFP server; see `compile_for`."""
     text = compile_for(image, volume=volume, platform=platform).text()
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -7,12 +7,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from components.pod_environment import NAMESPACE_VARIABLE
+
 if TYPE_CHECKING:
     from components.launcher.api import Api
     from components.launcher.leftovers import KnownJob
 
 DEFAULT_NAMESPACE = "lavin"
-NAMESPACE_VARIABLE = "LAVIN_NAMESPACE"
 HOUR_S = 3600.0
 
 Namespace = Annotated[str, typer.Option(envvar=NAMESPACE_VARIABLE, help="Where the jobs are.")]

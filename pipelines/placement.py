@@ -4,24 +4,31 @@ from typing import NamedTuple
 
 from kfp import dsl, kubernetes
 
-from components.object_store import OBJECT_STORE_NAMES, OBJECT_STORE_PREFIX
+from components.pod_environment import (
+    GATEWAY_VARIABLE,
+    GIT_FOLDER,
+    GIT_SECRET,
+    LAUNCHER_FOLDER,
+    NAMESPACE_VARIABLE,
+    OBJECT_STORE_NAMES,
+    OBJECT_STORE_PREFIX,
+    OBJECT_STORE_SECRET,
+    POD_VARIABLE,
+    REPOSITORY_VARIABLE,
+    RUN_VARIABLE,
+    VOLUME,
+)
 
-VOLUME = "lavin-workspace"
-"""Stands for the volume's claim until the pipeline is compiled for one."""
 MOUNT = "/workspace"
 USER = 10001
 LAUNCHER_CONFIG = "lavin-launcher"
-LAUNCHER_FOLDER = "/etc/lavin/launcher"
 SETTINGS = "lavin-settings"
-SETTING_NAMES = ("LAVIN_DATA_REPOSITORY", "LAVIN_PUSHGATEWAY")
-OBJECT_STORE = "lavin-object-store"
-GIT_SECRET = "lavin-git"  # noqa: S105 - the name of a Secret
-GIT_FOLDER = "/etc/lavin/git"
+SETTING_NAMES = (REPOSITORY_VARIABLE, GATEWAY_VARIABLE)
 LABELS = {"app.kubernetes.io/part-of": "lavin", "lavin.dev/role": "step"}
 FIELDS = {
-    "LAVIN_RUN_ID": "metadata.labels['pipeline/runid']",
-    "LAVIN_POD_NAME": "metadata.name",
-    "LAVIN_NAMESPACE": "metadata.namespace",
+    RUN_VARIABLE: "metadata.labels['pipeline/runid']",
+    POD_VARIABLE: "metadata.name",
+    NAMESPACE_VARIABLE: "metadata.namespace",
 }
 READS_REPOSITORY = ("resolve",)
 READS_OBJECT_STORE = ("resolve", "prepare")
@@ -56,7 +63,7 @@ def place(task: dsl.PipelineTask, name: str, size: Size, *, hours: float, retrie
     kubernetes.set_image_pull_policy(task, "IfNotPresent")
     kubernetes.set_security_context(task, run_as_user=USER, run_as_group=USER, run_as_non_root=True)
     kubernetes.mount_pvc(task, pvc_name=VOLUME, mount_path=MOUNT)
-    kubernetes.use_config_map_as_volume(task, LAUNCHER_CONFIG, mount_path=LAUNCHER_FOLDER, optional=True)
+    kubernetes.use_config_map_as_volume(task, LAUNCHER_CONFIG, mount_path=str(LAUNCHER_FOLDER), optional=True)
     kubernetes.use_config_map_as_env(task, SETTINGS, {name: name for name in SETTING_NAMES}, optional=True)
     for label, value in LABELS.items():
         kubernetes.add_pod_label(task, label, value)
@@ -64,6 +71,6 @@ def place(task: dsl.PipelineTask, name: str, size: Size, *, hours: float, retrie
         kubernetes.use_field_path_as_env(task, variable, path)
     if task.component_spec.name in READS_OBJECT_STORE:
         keys = {name: OBJECT_STORE_PREFIX + name for name in OBJECT_STORE_NAMES}
-        kubernetes.use_secret_as_env(task, OBJECT_STORE, keys, optional=True)
+        kubernetes.use_secret_as_env(task, OBJECT_STORE_SECRET, keys, optional=True)
     if task.component_spec.name in READS_REPOSITORY:
-        kubernetes.use_secret_as_volume(task, GIT_SECRET, mount_path=GIT_FOLDER, optional=True)
+        kubernetes.use_secret_as_volume(task, GIT_SECRET, mount_path=str(GIT_FOLDER), optional=True)

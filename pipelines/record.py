@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from components.object_store import take_object_store_keys
-from components.run_request import REPOSITORY_VARIABLE
+from components.pod_environment import REPOSITORY_VARIABLE, take_object_store_keys
 from lavin_dit.errors import InputError
 
 DEFAULT_WORKSPACE = Path("/workspace")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from components.pod_environment import VOLUME
 from lavin_dit.errors import InputError
 from pipelines.connection import Connection, NotFoundError, all_pages, connect, named
 from pipelines.kfp_settings import Host, Namespace, TokenFile
@@ -14,11 +15,10 @@ from pipelines.package import Package, read_package
 
 PIPELINE = "lavin-dit"
 LATEST = "latest"
-DEFAULT_VOLUME = "lavin-workspace"
 WARNING_PREFIX = "lavin: warning: "
 SHOWN_VERSIONS = 5
 
-Volume = Annotated[str | None, typer.Option(help=f"The claim of the volume that steps and jobs share; without it {DEFAULT_VOLUME}.")]
+Volume = Annotated[str | None, typer.Option(help=f"The claim of the volume that steps and jobs share; without it {VOLUME}.")]
 Platform = Annotated[
     Path | None,
     typer.Option(metavar="DIR", help="Folder with the launcher.yaml of the cluster, such as manifests/overlays/prod.", show_default=False),
@@ -131,7 +131,7 @@ def _check_name(name: str | None) -> None:
 def _compile(image: str, volume: str | None, platform: Path | None) -> str:
     from pipelines.compile import compile_for
 
-    return compile_for(image, volume=volume or DEFAULT_VOLUME, platform=platform).text()
+    return compile_for(image, volume=volume or VOLUME, platform=platform).text()
 
 
 def _warn(origin: Origin, package: Package) -> None:

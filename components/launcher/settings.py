@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self, get_args
 import yaml
 from pydantic import Field, model_validator
 
+from components.pod_environment import LAUNCHER_FOLDER
 from components.recipes import INSTALLED
 from lavin_dit.config import Section, section_to_json, validate
 from lavin_dit.errors import InputError
@@ -13,7 +14,6 @@ from lavin_dit.errors import InputError
 Launcher = Literal["local", "pytorchjob", "trainjob"]
 LAUNCHERS: tuple[str, ...] = get_args(Launcher)
 PLATFORM_FILE = "launcher.yaml"
-MOUNTED = Path("/etc/lavin/launcher")
 
 Count = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -122,5 +122,5 @@ def load_platform(folder: Path | None = None) -> Platform:
 def shapes_folder(folder: Path | None = None) -> Path:
     """Where launcher.yaml and the shapes of jobs lie: as given, as mounted from the cluster, or as shipped."""
     shipped = (INSTALLED / "manifests" / "base" / "launcher", INSTALLED / "pipelines" / "launcher")
-    candidates = (folder,) if folder else (MOUNTED, *shipped)
+    candidates = (folder,) if folder else (LAUNCHER_FOLDER, *shipped)
     return next((path for path in candidates if (path / PLATFORM_FILE).is_file()), candidates[-1])

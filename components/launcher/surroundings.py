@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+from components.pod_environment import IMAGE_VARIABLE, NAMESPACE_VARIABLE, POD_VARIABLE, RUN_VARIABLE, VOLUME_VARIABLE
 from lavin_dit.errors import InputError
 
 NAMES = {
-    "run_id": "LAVIN_RUN_ID",
-    "image": "LAVIN_IMAGE",
-    "namespace": "LAVIN_NAMESPACE",
-    "volume": "LAVIN_VOLUME",
+    "run_id": RUN_VARIABLE,
+    "image": IMAGE_VARIABLE,
+    "namespace": NAMESPACE_VARIABLE,
+    "volume": VOLUME_VARIABLE,
 }
-POD_VARIABLE = "LAVIN_POD_NAME"
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 """Where a pod finds the namespace of its service account."""
 LABEL_VALUE = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")

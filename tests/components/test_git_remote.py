@@ -45,7 +45,7 @@ def repository(tmp_path: Path) -> Path:
 def secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "secret"
     folder.mkdir()
-    monkeypatch.setattr(git_remote, "SECRET_FOLDER", folder)
+    monkeypatch.setattr(git_remote, "GIT_FOLDER", folder)
     monkeypatch.setattr(git_remote, "PAUSES_S", (0.0, 0.0))
     monkeypatch.setenv("HOME", str(tmp_path))
     return folder

@@ -394,7 +394,7 @@ def test_git_credentials_come_from_the_secret_alone(
 ) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
-    monkeypatch.setattr(git_remote, "SECRET_FOLDER", secret)
+    monkeypatch.setattr(git_remote, "GIT_FOLDER", secret)
     monkeypatch.setenv("HOME", str(tmp_path))
     with serve_git(project.folder.parent) as address:
         url = f"{address}/{project.folder.name}"

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from components.launcher.settings import load_platform
-from pipelines.placement import LAUNCHER_CONFIG, SETTING_NAMES, SETTINGS, VOLUME
+from components.pod_environment import VOLUME
+from pipelines.placement import LAUNCHER_CONFIG, SETTING_NAMES, SETTINGS
 
 MANIFESTS = Path(__file__).parents[2] / "manifests"
 PART_OF = {"app.kubernetes.io/part-of": "lavin"}
