@@ -64,9 +64,10 @@ def resolve(
         data_revision=data_revision,
         raw=raw,
         launcher=launcher,
-        nodes=nodes,
-        min_nodes=min_nodes,
-        processes_per_node=processes_per_node,
+        # A number in KFP's documents is a float, and comes as one where the document is taken as it is.
+        nodes=int(nodes),
+        min_nodes=int(min_nodes),
+        processes_per_node=int(processes_per_node),
         accelerator=accelerator,
     )
     return run_resolve(request, workspace=workspace, plan=plan.path, summary=summary.path)

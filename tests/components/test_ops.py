@@ -141,6 +141,12 @@ def test_resolve_leaves_a_page_and_the_plan_of_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("quiet")
+def test_whole_numbers_may_come_as_the_floats_of_kfps_documents(tmp_path: Path) -> None:
+    handed = resolved(tmp_path, nodes=1.0, min_nodes=0.0, processes_per_node=2.0)
+    assert JobSettings.from_json(handed["job"]).processes == 2
+
+
+@pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
