@@ -37,16 +37,17 @@ def _hash(roots: Sequence[Path]) -> str:
 
 def git_commit() -> str | None:
     """The commit that the source stands at, with `-dirty` where the source differs from it; None where nothing tells it."""
-    commit = _git("rev-parse", "HEAD")
+    commit = ask_git(ROOTS[1], "rev-parse", "HEAD")
     if not commit:
         return os.environ.get(REVISION_VARIABLE) or None
-    changed = _git("status", "--porcelain", "--", *map(str, ROOTS))
+    changed = ask_git(ROOTS[1], "status", "--porcelain", "--", *map(str, ROOTS))
     return f"{commit}-dirty" if changed else commit
 
 
-def _git(*arguments: str) -> str:
+def ask_git(folder: Path, *arguments: str) -> str:
+    """What a git command says in a folder; empty where it fails, or git is not there."""
     try:
-        done = subprocess.run(["git", *arguments], cwd=ROOTS[1], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
+        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    except OSError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

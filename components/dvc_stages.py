@@ -17,7 +17,7 @@ from components.folders import write_text
 from components.pod_environment import OBJECT_STORE_SECRET
 from components.registry.repository import run_dvc
 from components.results import RIVAL_FILE
-from components.tracked_data import ENDPOINT_VARIABLES, Located, list_names
+from components.tracked_data import Located, list_names, remote_options
 from lavin_dit.config import load_config
 from lavin_dit.errors import InputError
 
@@ -36,13 +36,10 @@ REFUSED = re.compile(r"Forbidden|Access ?Denied|Unable to locate credentials|Inv
 def configure(checkout: Path, remote: Remote) -> None:
     """Gives the checkout a cache beside it, and a remote that knows its place but not the settings of whoever set it up."""
     beside = checkout.parent
-    is_told = any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
-    options = {"url": remote.url, "endpointurl": None if is_told else remote.endpoint, "region": remote.region}
-    known = {name: value for name, value in options.items() if value and (remote.is_object_store or name == "url")}
     sections = {
         "core": {"site_cache_dir": str(beside / "site")},
         "cache": {"dir": str(beside / "cache"), "type": "hardlink,copy"},
-        f"'remote \"{OUR_REMOTE}\"'": known,
+        f"'remote \"{OUR_REMOTE}\"'": {"url": remote.url, **remote_options(remote)},
     }
     lines = [line for name, section in sections.items() for line in (f"[{name}]", *(f'{key} = "{section[key]}"' for key in section))]
     write_text(checkout / LOCAL_CONFIG, "\n".join(lines) + "\n")

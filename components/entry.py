@@ -21,6 +21,8 @@ INTERRUPTED = 130
 
 MISTAKE_PREFIX = "lavin: error: "
 FAILURE_PREFIX = "lavin: failed: "
+CAUSES = (MISTAKE_PREFIX, FAILURE_PREFIX)
+"""Begin the line in which a process says why it ended."""
 
 PACKAGES = ("lavin_dit", "components", "pipelines")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -30,6 +32,16 @@ FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 class StepFailedError(RuntimeError):
     """A step that could not do its work through no mistake of the user: one sentence, exit code 1."""
+
+
+def raise_cause(line: str) -> NoReturn:
+    """Says again what another process said in a line that begins with one of `CAUSES`.
+
+    Raises: InputError for a user's mistake, StepFailedError for anything else.
+    """
+    if line.startswith(MISTAKE_PREFIX):
+        raise InputError(line.removeprefix(MISTAKE_PREFIX))
+    raise StepFailedError(line.removeprefix(FAILURE_PREFIX))
 
 
 def tune_process() -> None:

@@ -201,7 +201,8 @@ class _Storage:
         from dvc.fs import get_cloud_fs
 
         self._remote = remote
-        kind, settings, self._path = get_cloud_fs(None, url=remote.url, **_options(remote))
+        timeout = {"connect_timeout": CONNECT_TIMEOUT_S} if remote.is_object_store else {}
+        kind, settings, self._path = get_cloud_fs(None, url=remote.url, **timeout, **remote_options(remote))
         self._files = kind(**settings)
 
     def get(self, md5: str, target: Path) -> None:
@@ -235,14 +236,14 @@ class _Storage:
             raise StepFailedError(f"{url}: cannot be reached ({_short(error)}); try again when the object store answers") from error
 
 
-def _options(remote: Remote) -> dict[str, object]:
-    """DVC's own names for what its client is to know."""
+def remote_options(remote: Remote) -> dict[str, str]:
+    """What DVC is to know of a remote beside its url, under DVC's own names."""
     if not remote.is_object_store:
         return {}
     # Keys belong to the place that their owner names beside them, whatever the repository says.
     is_told = any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
     told = {"region": remote.region, "endpointurl": None if is_told else remote.endpoint}
-    return {"connect_timeout": CONNECT_TIMEOUT_S, **{key: value for key, value in told.items() if value}}
+    return {key: value for key, value in told.items() if value}
 
 
 def _short(error: Exception) -> str:

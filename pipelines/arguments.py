@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from components.run_request import AS_IN_RECIPE, NOWHERE
 from lavin_dit.errors import InputError
 from pipelines.package import Package
 
 OVERRIDES = "overrides"
-ELSEWHERE = "recipe"
-"""A model size or stage that leaves things as the recipe has them."""
 NAME_LENGTH = 120
 SHOWN_LENGTH = 80
 
@@ -60,12 +59,12 @@ def run_name(package: Package, arguments: Mapping[str, Any], version: str) -> st
     values = defaults | dict(arguments)
     words = [
         "own params" if values.get("params") else values["recipe"],
-        values.get("model_size") if values.get("model_size") != ELSEWHERE else "",
+        values.get("model_size") if values.get("model_size") != AS_IN_RECIPE else "",
         f"data@{values['data_revision']}" if values.get("data_revision") else "",
         values["launcher"],
         f"{values.get('nodes', 1):g}x{values.get('processes_per_node', 1):g}",
         values["accelerator"],
-        f"to {values['stage']}" if values.get("stage") not in (None, ELSEWHERE, "none") else "",
+        f"to {values['stage']}" if values.get("stage") not in (None, AS_IN_RECIPE, NOWHERE) else "",
         *(values.get(OVERRIDES) or []),
     ]
     name = " ".join(" ".join(str(word) for word in words if word).split())

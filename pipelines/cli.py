@@ -14,7 +14,7 @@ from pipelines.jobs import jobs
 from pipelines.predict import predict
 from pipelines.promotion import history, promote, rollback
 from pipelines.record import record
-from pipelines.release import upload
+from pipelines.release import Platform, upload
 from pipelines.schedule import schedule
 from pipelines.submit import submit
 
@@ -32,10 +32,6 @@ Processes = Annotated[int, typer.Option(min=1, help="Processes of each training 
 Raw = Annotated[Path, typer.Option(help="Your own pairs and photographs; may be absent.")]
 ImageName = Annotated[str, typer.Option(help="The image of every step, best by digest.")]
 Volume = Annotated[str, typer.Option(help="The claim of the volume that steps and jobs share.")]
-Platform = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Folder with the launcher.yaml of the cluster, such as manifests/overlays/prod.", show_default=False),
-]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
 
 app = typer.Typer(

@@ -14,11 +14,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX, StepFailedError
+from components.entry import StepFailedError, raise_cause
 from components.folders import exclusive
 from components.results import find
 from components.run_request import AS_IN_RECIPE, LOCAL_RUN, run_folder
-from lavin_dit.errors import InputError
 from lavin_dit.progress import INTERVAL_VARIABLE
 from pipelines.relay import INDENT, Relay
 
@@ -131,10 +130,8 @@ def _load_pipeline(folder: RunFolder) -> Callable[..., Any]:
 
 
 def _raise(relay: Relay, failure: RuntimeError, folder: RunFolder) -> NoReturn:
-    if relay.cause.startswith(MISTAKE_PREFIX):
-        raise InputError(relay.cause.removeprefix(MISTAKE_PREFIX)) from failure
-    if relay.cause.startswith(FAILURE_PREFIX):
-        raise StepFailedError(relay.cause.removeprefix(FAILURE_PREFIX)) from failure
+    if relay.cause:
+        raise_cause(relay.cause)
     raise StepFailedError(
         f"step {relay.step or 'resolve'} ended with an unexpected error; {folder.log} holds all that it said"
     ) from failure

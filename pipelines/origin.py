@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import yaml
 
 import components
 import lavin_dit
-from components.code_version import git_commit, source_hash
+from components.code_version import ask_git, git_commit, source_hash
 from components.data_version import data_hash
 
 SOURCE = Path(components.__path__[0])
@@ -70,10 +69,10 @@ def find_origin(raw: Path, source: Path | None = None) -> Origin:
     source = source or SOURCE
     md5, revision = _data(raw)
     # An installed copy may lie inside somebody else's repository, in an ignored folder.
-    if not _git(source, "ls-files", "."):
+    if not ask_git(source, "ls-files", "."):
         return Origin(f"v{lavin_dit.__version__}", git_commit() or "", "", md5, revision)
-    code = _git(source, "describe", "--tags", "--match", "v[0-9]*", "--always", "--dirty")
-    return Origin(code, _git(source, "rev-parse", "HEAD"), _page(_git(source, "remote", "get-url", "origin")), md5, revision)
+    code = ask_git(source, "describe", "--tags", "--match", "v[0-9]*", "--always", "--dirty")
+    return Origin(code, ask_git(source, "rev-parse", "HEAD"), _page(ask_git(source, "remote", "get-url", "origin")), md5, revision)
 
 
 def _data(raw: Path) -> tuple[str, str]:
@@ -82,20 +81,12 @@ def _data(raw: Path) -> tuple[str, str]:
     recorded = str(yaml.safe_load(tracked.read_text(encoding="utf-8"))["outs"][0]["md5"]) if tracked.is_file() else ""
     is_here = raw.is_dir() and any(path.is_file() for path in raw.rglob("*"))
     md5 = data_hash(raw) if is_here else recorded
-    if not recorded or md5 != recorded or _git(raw.parent, "status", "--porcelain", "--", tracked.name):
+    if not recorded or md5 != recorded or ask_git(raw.parent, "status", "--porcelain", "--", tracked.name):
         return md5, ""
-    return md5, _git(raw.parent, "log", "-1", "--format=%H", "--", tracked.name)
+    return md5, ask_git(raw.parent, "log", "-1", "--format=%H", "--", tracked.name)
 
 
 def _page(remote: str) -> str:
     """The page of a repository, without the user, password and port that its address may hold."""
     found = REMOTE.fullmatch(remote)
     return f"https://{found['host']}/{found['path'].lstrip('/')}" if found else ""
-
-
-def _git(folder: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=False)
-    except OSError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

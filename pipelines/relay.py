@@ -10,7 +10,7 @@ from typing import Self
 
 from rich.progress import TaskID
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX
+from components.entry import CAUSES
 from lavin_dit.progress import PROGRESS_LINE, make_bars
 
 INDENT = " " * 4
@@ -51,7 +51,7 @@ class Relay(TextIOBase):
 
     def _take(self, line: str) -> None:
         content = line.removeprefix(INDENT).rstrip()
-        if content.startswith((MISTAKE_PREFIX, FAILURE_PREFIX)):
+        if content.startswith(CAUSES):
             self.cause = content
         elif found := STEP_LINE.fullmatch(content):
             self.step, self._is_in_step = found["name"], found["event"] == "started"

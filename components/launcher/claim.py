@@ -6,6 +6,7 @@ from typing import Any
 
 from components.entry import StepFailedError
 from components.launcher.api import (
+    MENDING_ERRORS,
     TEMPORARY_ERRORS,
     Api,
     ApiError,
@@ -32,8 +33,6 @@ GONE_S, LOOK_S = 300.0, 2.0
 """A pod has 30 s to end, and a node that is lost takes minutes to be known as lost."""
 ROUNDS = 5
 QUOTA = "exceeded quota"
-TRANSIENT_ERRORS = (*TEMPORARY_ERRORS, DeniedError)
-"""A role that was only just bound, or a token that is being replaced, is known in a minute."""
 
 Object = dict[str, Any]
 
@@ -134,7 +133,7 @@ def _create(api: Api, kind: JobKind, body: Object) -> Object:
 
 def _find(api: Api, kind: JobKind, name: str) -> Object | None:
     try:
-        return api.patiently(lambda: api.get(kind, name), patience_s=PATIENCE_S, errors=TRANSIENT_ERRORS)
+        return api.patiently(lambda: api.get(kind, name), patience_s=PATIENCE_S, errors=MENDING_ERRORS)
     except TEMPORARY_ERRORS as error:
         raise _no_answer(name, error) from error
     except NotFoundError:

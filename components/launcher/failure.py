@@ -2,18 +2,15 @@
 
 import logging
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX, StepFailedError
+from components.entry import CAUSES
 from components.launcher.api import Api, ApiError
 from components.launcher.events import Warned, warnings_about
 from components.launcher.judge import memory_advice
 from components.launcher.kinds import JobKind
 from components.launcher.local import ELASTIC_LINE, VERDICT_LINE
 from components.launcher.observation import OUT_OF_MEMORY, JobState, PodState
-from components.launcher.relay import CAUSES
 from components.launcher.settings import JobSettings
-from lavin_dit.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +19,6 @@ LAST_LINES = 20
 MOST_EVENTS = 3
 ECHOES = ("Error", "OOMKilled", "BackOff", "PyTorchJobRestarting")
 """Reasons of events that repeat what the pods themselves say."""
-
-
-def raise_cause(line: str) -> NoReturn:
-    """Says again what a rank said.
-
-    Raises: InputError for a user's mistake, StepFailedError for anything else.
-    """
-    if line.startswith(MISTAKE_PREFIX):
-        raise InputError(line.removeprefix(MISTAKE_PREFIX))
-    raise StepFailedError(line.removeprefix(FAILURE_PREFIX))
 
 
 class Evidence:

@@ -4,11 +4,11 @@ import logging
 import random
 from typing import NoReturn
 
-from components.entry import StepFailedError
-from components.launcher.api import TEMPORARY_ERRORS, Api, ApiError, DeniedError, NotFoundError, retry_after_s
+from components.entry import StepFailedError, raise_cause
+from components.launcher.api import MENDING_ERRORS, TEMPORARY_ERRORS, Api, ApiError, DeniedError, NotFoundError, retry_after_s
 from components.launcher.claim import ROLE, Claimed, remove
 from components.launcher.events import Warned
-from components.launcher.failure import Evidence, failure_sentence, raise_cause
+from components.launcher.failure import Evidence, failure_sentence
 from components.launcher.judge import Judge
 from components.launcher.kinds import JobKind
 from components.launcher.observation import JobState, PodState, read_job, read_pods
@@ -156,7 +156,7 @@ class Follower:
         if isinstance(error, NotFoundError) and not isinstance(error, TEMPORARY_ERRORS):
             self._end_as_deleted()
         title, now = f"{self._request.step}: job {self._job.name}", self._api.clock.now()
-        if not isinstance(error, (*TEMPORARY_ERRORS, DeniedError)):
+        if not isinstance(error, MENDING_ERRORS):
             raise StepFailedError(f"{title} cannot be followed ({error})") from error
         if self._silent_since is None:
             # One answer that is lost is nothing to tell.

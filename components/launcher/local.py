@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX, StepFailedError
-from lavin_dit.errors import InputError
+from components.entry import CAUSES, StepFailedError, raise_cause
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +78,7 @@ def _relay(lines: Iterable[str]) -> str:
     for line in map(str.rstrip, lines):
         # After its verdict torchrun prints only its own traceback.
         is_over = is_over or bool(VERDICT_LINE.match(line))
-        if line.startswith((MISTAKE_PREFIX, FAILURE_PREFIX)):
+        if line.startswith(CAUSES):
             cause = cause or line
         elif line and not is_over and not ELASTIC_LINE.match(line):
             logger.info(line)
@@ -93,8 +92,6 @@ def _end_as_asked(number: int) -> NoReturn:
 
 
 def _raise(step: str, cause: str) -> NoReturn:
-    if cause.startswith(MISTAKE_PREFIX):
-        raise InputError(cause.removeprefix(MISTAKE_PREFIX))
-    if cause.startswith(FAILURE_PREFIX):
-        raise StepFailedError(cause.removeprefix(FAILURE_PREFIX))
+    if cause:
+        raise_cause(cause)
     raise StepFailedError(f"{step}: one of its processes ended with an unexpected error; its last lines are above")

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX
+from components.entry import CAUSES
 from components.launcher.api import Api, ApiError
 from components.launcher.kinds import JobKind
 from components.launcher.local import ELASTIC_LINE, VERDICT_LINE
@@ -16,7 +16,6 @@ logger = logging.getLogger(__name__)
 
 LINES_AT_ONCE = 1000
 LINES_OF_ADOPTED = 20
-CAUSES = (MISTAKE_PREFIX, FAILURE_PREFIX)
 
 
 @dataclass
