@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lavin_dit.dit.blocks import Block
+from lavin_dit.dit.blocks import Block, LastBlock
 from lavin_dit.dit.rope import Rotation
 from lavin_dit.presets import DIT_PRESETS
 from lavin_dit.vae.convolutions import CausalConv3d
@@ -34,11 +34,12 @@ def folded_convolution() -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
 
 def last_block() -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
     shape = DIT_PRESETS["laptop"]
-    block = Block(shape)
+    block, last = Block(shape), LastBlock(shape)
+    last.load_state_dict(block.state_dict(), strict=True)
     prompt, answer = torch.randn(16, 80, shape.dim), torch.randn(16, 16, shape.dim)
     modulation = torch.randn(16, 8 * shape.dim)
     rotation = Rotation.of_grid(6, 4, 4, shape.head_dim, device=prompt.device)
-    return lambda: block.answer_only(prompt, answer, modulation, rotation), lambda: block(prompt, answer, modulation, rotation)[1]
+    return lambda: last(prompt, answer, modulation, rotation), lambda: block(prompt, answer, modulation, rotation)[1]
 
 
 def main() -> None:

@@ -10,8 +10,9 @@ from components.execution import execute
 from components.launcher.settings import local_job
 from components.recipes import params_file
 from components.steps import STEPS, load_step, section_of
-from lavin_dit.config import Section, load_config, section_from_json
+from lavin_dit.config import load_config, section_from_json
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
 
 RAW_FOLDER = Path("data/raw")
 REGISTRY_FOLDER = Path("runs/registry")

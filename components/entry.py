@@ -9,20 +9,29 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from lavin_dit.errors import InputError, TrainingDivergedError
+from lavin_dit.errors import STALLED_PREFIX, InputError, StoppedError, StorageError, TrainingDivergedError
 
 USER_MISTAKE = 2
 FAILURE = 1
 INTERRUPTED = 130
+STOPPED = 128 + signal.SIGTERM
+"""What a process that SIGTERM ends exits with: those who retry take it for a reason to."""
 
 MISTAKE_PREFIX = "lavin: error: "
 FAILURE_PREFIX = "lavin: failed: "
+STOPPED_PREFIX = "lavin: stopped: "
 CAUSES = (MISTAKE_PREFIX, FAILURE_PREFIX)
-"""Begin the line in which a process says why it ended."""
+"""Begin the line in which a process says why it ended; the next try would end so too."""
+PASSING_CAUSES = (STALLED_PREFIX, STOPPED_PREFIX)
+"""Begin such a line too, where the next try may go well."""
+
+ORPHAN_GRACE_S = 60.0
+"""For a checkpoint that nobody waits for any more."""
 
 PACKAGES = ("lavin_dit", "components", "pipelines")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -35,13 +44,15 @@ class StepFailedError(RuntimeError):
 
 
 def raise_cause(line: str) -> NoReturn:
-    """Says again what another process said in a line that begins with one of `CAUSES`.
+    """Says again what another process said in a line that begins with one of `CAUSES` or `PASSING_CAUSES`.
 
-    Raises: InputError for a user's mistake, StepFailedError for anything else.
+    Raises: InputError for a user's mistake, StoppedError for a run that somebody ended, StepFailedError for anything else.
     """
     if line.startswith(MISTAKE_PREFIX):
         raise InputError(line.removeprefix(MISTAKE_PREFIX))
-    raise StepFailedError(line.removeprefix(FAILURE_PREFIX))
+    if line.startswith(STOPPED_PREFIX):
+        raise StoppedError(line.removeprefix(STOPPED_PREFIX))
+    raise StepFailedError(line.removeprefix(FAILURE_PREFIX).removeprefix(STALLED_PREFIX))
 
 
 def tune_process() -> None:
@@ -73,7 +84,10 @@ def configure_logging() -> None:
 
 
 def stop_when_nobody_reads() -> None:
-    """Ends this process when whoever reads its lines through a pipe is gone, even by SIGKILL: no step works on as an orphan."""
+    """Ends this process when whoever reads its lines through a pipe is gone, even by SIGKILL: no step works on as an orphan.
+
+    It is asked first, by SIGTERM, so that training saves its state; after `ORPHAN_GRACE_S` it ends as it is.
+    """
     descriptor = sys.stdout.fileno()
     if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
         threading.Thread(target=_stop_without_reader, args=(descriptor,), daemon=True).start()
@@ -84,6 +98,8 @@ def _stop_without_reader(descriptor: int) -> None:
     poll.register(descriptor, 0)
     poll.poll()
     os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(ORPHAN_GRACE_S)
+    os._exit(STOPPED)
 
 
 @contextmanager
@@ -93,8 +109,10 @@ def clear_errors() -> Iterator[None]:
         yield
     except InputError as error:
         stop(f"{MISTAKE_PREFIX}{error}", USER_MISTAKE)
-    except (StepFailedError, TrainingDivergedError) as error:
+    except (StepFailedError, TrainingDivergedError, StorageError) as error:
         stop(f"{FAILURE_PREFIX}{error}", FAILURE)
+    except StoppedError as error:
+        stop(f"{STOPPED_PREFIX}{error}", STOPPED)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:
@@ -110,7 +128,9 @@ def _full_disk(error: OSError) -> str:
 
 def stop(line: str, code: int) -> NoReturn:
     """Ends the process with one line on standard error."""
-    sys.stdout.flush()
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+    # An orphan has nobody to tell.
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
     sys.exit(code)

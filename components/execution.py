@@ -12,8 +12,9 @@ from components.folders import exclusive, write_text
 from components.launcher.local import run_under_torchrun
 from components.launcher.settings import ONE_PROCESS, JobSettings
 from components.steps import DISTRIBUTED, load_step
-from lavin_dit.config import Section, section_to_json
+from lavin_dit.config import section_to_json
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lavin_dit.config import Section, section_to_json
+from lavin_dit.config import section_to_json
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
+from lavin_dit.section import Section
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,9 @@ def atomic_folder(target: Path, *, key: str) -> Iterator[Path]:
     What a killed or failed run left behind is handed back as it is where it was made for the same `key`, so that a step can
     continue, and wiped otherwise.
     """
-    partial = partial_of(target)
-    key_file = partial.with_name(f"{partial.name}.key")
+    partial, key_file = partial_of(target), _key_file(target)
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not (key_file.is_file() and key_file.read_text(encoding="utf-8") == key):
+    if key_of_partial(target) != key:
         # The key goes first: a kill half-way through the wipe must not leave a folder that looks whole.
         key_file.unlink(missing_ok=True)
         _remove(partial)
@@ -44,6 +44,17 @@ def atomic_folder(target: Path, *, key: str) -> Iterator[Path]:
 def partial_of(target: Path) -> Path:
     """Where `atomic_folder` collects what is to become `target`."""
     return target.parent / f".{target.name}.partial"
+
+
+def key_of_partial(target: Path) -> str | None:
+    """The key for which a killed or failed run made its partial folder; None where there is none to go on with."""
+    key_file = _key_file(target)
+    return key_file.read_text(encoding="utf-8") if key_file.is_file() else None
+
+
+def _key_file(target: Path) -> Path:
+    partial = partial_of(target)
+    return partial.with_name(f"{partial.name}.key")
 
 
 def _replace(target: Path, partial: Path) -> None:

@@ -13,8 +13,9 @@ from components.tracked_data import Located, fetched_folder, list_names, locate,
 from lavin_dit.config import Config
 from lavin_dit.data.sources import TAR_SUFFIX
 from lavin_dit.errors import InputError
+from lavin_dit.planning.layout import Layout, MicroBatches
+from lavin_dit.planning.memory import GIB, RESERVED_GIB, dit_memory, vae_memory
 
-GIB = 2**30
 DEFAULT_REVISION = "HEAD"
 
 
@@ -76,34 +77,28 @@ def check_job(config: Config, job: JobSettings, platform: Platform) -> None:
     if job.accelerator not in platform.accelerators:
         raise InputError(f"accelerator is {job.accelerator}: must be one of {', '.join(platform.accelerators)}")
     for step in ("train_vae", "train_dit"):
-        size = getattr(config, step).batch_size
-        for nodes in range(job.min_nodes, job.nodes + 1):
-            if size % (nodes * job.processes):
-                raise InputError(
-                    f"{step}.batch_size is {size}: must be a multiple of the number of processes "
-                    f"({nodes} nodes x {job.processes} processes_per_node)"
-                )
+        size, most = getattr(config, step).batch_size, job.nodes * job.processes
+        if size < most:
+            raise InputError(
+                f"{step}.batch_size is {size}: must be at least the number of processes "
+                f"({job.nodes} nodes x {job.processes} processes_per_node)"
+            )
     _check_memory(config, job, platform)
 
 
 def _check_memory(config: Config, job: JobSettings, platform: Platform) -> None:
-    memory_gib = platform.accelerators[job.accelerator].memory_gib
-    if memory_gib is None:
+    """At the fewest nodes that the job may go on with, where a process has the most to hold."""
+    accelerator = platform.accelerators[job.accelerator]
+    if accelerator.memory_gib is None:
         return
-    # torch takes seconds to import, and only this needs it.
-    from lavin_dit.training.memory import dit_training_bytes
-
-    needed_gib = (
-        dit_training_bytes(
-            config.train_dit.shape,
-            samples=config.train_dit.batch_size // (job.min_nodes * job.processes),
-            max_pairs=config.train_dit.max_pairs,
-            resolution=config.prepare.resolution,
-        )
-        / GIB
-    )
-    if needed_gib > memory_gib:
-        raise InputError(
-            f"train_dit needs about {needed_gib:.0f} GiB of memory a process, and accelerator {job.accelerator} has {memory_gib:.0f}: "
-            "choose a smaller model_size, a smaller train_dit.batch_size, more processes, or another accelerator"
-        )
+    layout = Layout(job.min_nodes * job.processes, job.processes)
+    for step, memory_of in (("train_vae", vae_memory), ("train_dit", dit_memory)):
+        section = getattr(config, step)
+        parts = MicroBatches.of_share(layout.share(section.batch_size), section.execution.micro_batch)
+        memory = memory_of(section, layout, samples=parts.samples, count=parts.count, resolution=config.prepare.resolution, on_gpu=True)
+        if not memory.fits(accelerator.memory_gib):
+            raise InputError(
+                f"{step} needs about {memory.peak / GIB + RESERVED_GIB:.1f} GiB of memory a process, and accelerator {job.accelerator} has "
+                f"{accelerator.memory_gib:g}: choose a smaller model_size or {step}.execution.micro_batch, execution.sharding or "
+                "activation_checkpointing, more processes, or another accelerator (lavin plan shows what fits)"
+            )

@@ -6,8 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol
 
-from lavin_dit.config import SECTIONS, Config, Section
+from lavin_dit.config import SECTIONS, Config
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
 
 STEPS = ("resolve", "prepare", "train_vae", "train_dit", "evaluate", "export", "gate", "promote")
 DISTRIBUTED = ("train_vae", "train_dit")

@@ -17,8 +17,11 @@ from components.entry import StepFailedError
 from components.execution import execute
 from components.folders import atomic_folder, exclusive, fingerprint, read_json, write_json
 from components.launcher.settings import ONE_PROCESS, JobSettings
-from lavin_dit.config import Section, section_to_json
+from lavin_dit.config import section_to_json
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
+from lavin_dit.training.identity import identity_of
+from lavin_dit.training_config import TrainingSection
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +46,13 @@ class Store:
 
 def store_key(section: Section, fingerprints: Mapping[str, str], code: str) -> str:
     """A name for all that decides a step's result: its section, the content of its inputs, and the code."""
-    parts = [section_to_json(section), json.dumps(dict(fingerprints), sort_keys=True), code]
+    parts = [_decisive(section), json.dumps(dict(fingerprints), sort_keys=True), code]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _decisive(section: Section) -> str:
+    """A section without what decides nothing, so that a killed training run goes on in its folder with another layout."""
+    return json.dumps(identity_of(section), sort_keys=True) if isinstance(section, TrainingSection) else section_to_json(section)
 
 
 def produce(

@@ -7,7 +7,7 @@ why a node failed; only the log of its pod has it.
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from components.entry import FAILURE_PREFIX, MISTAKE_PREFIX
+from components.entry import CAUSES, PASSING_CAUSES
 
 SUCCEEDED, RUNNING, PENDING, FAILED, SKIPPED = "SUCCEEDED", "RUNNING", "PENDING", "FAILED", "SKIPPED"
 CACHED = "CACHED"
@@ -51,7 +51,7 @@ class RunTasks:
 def told_cause(log: str) -> str:
     """The sentence with which a step ended, from its log; empty where it ended without one."""
     for line in reversed(log.splitlines()):
-        for prefix in (MISTAKE_PREFIX, FAILURE_PREFIX):
+        for prefix in CAUSES + PASSING_CAUSES:
             if prefix in line:
                 return line.partition(prefix)[2].strip()
     return ""

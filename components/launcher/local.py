@@ -11,20 +11,22 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from components.entry import CAUSES, StepFailedError, raise_cause
+from components.entry import CAUSES, PASSING_CAUSES, STOPPED, StepFailedError, raise_cause
 
 logger = logging.getLogger(__name__)
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT)
 ELASTIC_LINE = re.compile(r"^[IWE]\d{4} .*torch/distributed/")
 VERDICT_LINE = re.compile(r"^E\d{4} .*torch/distributed/elastic.*failed \(exitcode")
+GRACE_S = 120
+"""What the processes have for a checkpoint after SIGTERM; torchrun kills them then."""
 
 
 def run_under_torchrun(step: str, arguments: Sequence[str], *, processes: int) -> None:
     """Runs `python -m components <arguments>` in `processes` processes, relays their lines, and ends as they end.
 
-    SIGTERM and SIGINT reach torchrun, which stops every process before this function ends.
-    Raises: InputError or StepFailedError with the sentence of the process that failed.
+    SIGTERM and SIGINT reach torchrun, which stops every process before this function ends; training saves its state first.
+    Raises: InputError, StepFailedError or StoppedError with the sentence of the process that ended first.
     """
     command = [
         sys.executable,
@@ -33,6 +35,8 @@ def run_under_torchrun(step: str, arguments: Sequence[str], *, processes: int) -
         "--standalone",
         "--nproc-per-node",
         str(processes),
+        "--shutdown-timeout",
+        str(GRACE_S),
         "-m",
         "components",
         *arguments,
@@ -44,7 +48,7 @@ def run_under_torchrun(step: str, arguments: Sequence[str], *, processes: int) -
         assert torchrun.stdout is not None
         cause = _relay(torchrun.stdout)
     if received:
-        _end_as_asked(received[0])
+        _end_as_asked(received[0], cause)
     if torchrun.returncode:
         _raise(step, cause)
 
@@ -60,8 +64,10 @@ def _forwarding(process: subprocess.Popen[str]) -> Iterator[list[int]]:
     received: list[int] = []
 
     def forward(number: int, _frame: FrameType | None) -> None:
+        # A second one would make torchrun leave its processes behind while they save.
+        if number not in received:
+            process.send_signal(number)
         received.append(number)
-        process.send_signal(number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:
@@ -78,17 +84,19 @@ def _relay(lines: Iterable[str]) -> str:
     for line in map(str.rstrip, lines):
         # After its verdict torchrun prints only its own traceback.
         is_over = is_over or bool(VERDICT_LINE.match(line))
-        if line.startswith(CAUSES):
+        if line.startswith(CAUSES + PASSING_CAUSES):
             cause = cause or line
         elif line and not is_over and not ELASTIC_LINE.match(line):
             logger.info(line)
     return cause
 
 
-def _end_as_asked(number: int) -> NoReturn:
+def _end_as_asked(number: int, cause: str) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
-    sys.exit(128 + number)
+    if cause:
+        raise_cause(cause)
+    sys.exit(STOPPED)
 
 
 def _raise(step: str, cause: str) -> NoReturn:

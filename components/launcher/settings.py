@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from components.pod_environment import LAUNCHER_FOLDER
 from components.recipes import INSTALLED
-from lavin_dit.config import Section, section_to_json, validate
+from lavin_dit.config import section_to_json, validate
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
 
 Launcher = Literal["local", "pytorchjob", "trainjob"]
 LAUNCHERS: tuple[str, ...] = get_args(Launcher)

@@ -2,42 +2,19 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lavin_dit.errors import InputError
-from lavin_dit.presets import DIT_PRESETS, PATCH_SIZE, SPATIAL_FACTOR, TEMPORAL_FACTOR, VAE_PRESETS, DitShape, VaeShape
+from lavin_dit.presets import PATCH_SIZE, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.section import Fraction, Name, NotNegative, NotNegativeReal, Positive, PositiveReal, Section, Seed
+from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
 
 RESOLUTION_STEP = SPATIAL_FACTOR * PATCH_SIZE
-
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
-Positive = Annotated[int, Field(gt=0)]
-NotNegative = Annotated[int, Field(ge=0)]
-PositiveReal = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NotNegativeReal = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-
-
-def _shape_of(presets: Mapping[str, Any]) -> BeforeValidator:
-    def look_up(value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        if value not in presets:
-            raise ValueError(f"must be one of {', '.join(presets)}, or a mapping with the sizes themselves")
-        return presets[value]
-
-    return BeforeValidator(look_up)
-
-
-class Section(BaseModel):
-    """One step's own parameters."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
 
 class PrepareConfig(Section):
@@ -47,12 +24,15 @@ class PrepareConfig(Section):
     resolution: Positive
     """Pixels a side of every square image; a multiple of 16 (8x8 latents, 2x2 patches)."""
     clip_frames: Positive
-    """Frames of a clip, 1 + 4k; 1 for images."""
+    """Frames of a clip, 1 + 4k; 1 where there are images alone."""
     tasks: Annotated[tuple[Name, ...], Field(min_length=1)]
     """Tasks drawn from rendered scenes and photographs; pair folders under data/raw add their own."""
     num_train_scenes: NotNegative
     num_test_scenes: NotNegative
     """Rendered scenes that no training step ever sees."""
+    num_train_clips: NotNegative
+    """Rendered clips of moving scenes, each of clip_frames frames."""
+    num_test_clips: NotNegative
     test_fraction: Fraction
     """Share of the user's photographs, and of pair folders without a test split, that is held out."""
     shard_mib: PositiveReal
@@ -74,6 +54,17 @@ class PrepareConfig(Section):
             raise ValueError("must be 1 + 4k (1, 5, 9, 13 ...), the lengths that the ST-VAE compresses")
         return value
 
+    @model_validator(mode="after")
+    def _clips_have_frames(self) -> Self:
+        has_clips = self.num_train_clips + self.num_test_clips > 0
+        if has_clips and self.clip_frames == 1:
+            raise ValueError(
+                "clip_frames is 1: must be 1 + 4k with k above 0 (5, 9, 13 ...) where num_train_clips or num_test_clips is above 0"
+            )
+        if not has_clips and self.clip_frames > 1:
+            raise ValueError(f"clip_frames is {self.clip_frames}: needs num_train_clips or num_test_clips above 0; use 1 for images")
+        return self
+
     @field_validator("tasks")
     @classmethod
     def _tasks_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,60 +74,6 @@ class PrepareConfig(Section):
         return value
 
 
-class OptimizerConfig(Section):
-    """AdamW with linear warm-up, cosine decay, global-norm clipping and an exponential moving average."""
-
-    learning_rate: PositiveReal
-    final_learning_rate: NotNegativeReal
-    """Where the cosine decay ends."""
-    warmup_steps: NotNegative
-    betas: tuple[Fraction, Fraction]
-    weight_decay: NotNegativeReal
-    max_grad_norm: PositiveReal
-    ema_decay: Fraction
-
-
-class TrainingSection(Section):
-    """What every training step has."""
-
-    seed: Seed
-    steps: Positive
-    batch_size: Positive
-    """Global batch, over all processes."""
-    optimizer: OptimizerConfig
-    checkpoint_every_steps: Positive
-    log_every_steps: Positive
-
-    @model_validator(mode="after")
-    def _warmup_fits(self) -> Self:
-        if self.optimizer.warmup_steps >= self.steps:
-            raise ValueError(f"optimizer.warmup_steps is {self.optimizer.warmup_steps}: must be below steps ({self.steps})")
-        return self
-
-
-class TrainVaeConfig(TrainingSection):
-    """The ST-VAE, its loss, and what the report shows of it."""
-
-    shape: Annotated[VaeShape, _shape_of(VAE_PRESETS)]
-    absolute_weight: NotNegativeReal
-    """Weight of the mean absolute error beside the mean squared error."""
-    kl_weight: NotNegativeReal
-    num_reconstructions: NotNegative
-
-
-class TrainDitConfig(TrainingSection):
-    """The J-DiT and its flow-matching loss."""
-
-    shape: Annotated[DitShape, _shape_of(DIT_PRESETS)]
-    max_pairs: Positive
-    """Context pairs of an episode are drawn from 1 to this."""
-    prompt_drop_probability: Fraction
-    time_shift: PositiveReal
-    absolute_weight: NotNegativeReal
-    task_weights: dict[Name, NotNegativeReal]
-    """Relative chance of each task; 1 where a task is not named."""
-
-
 class SamplingConfig(Section):
     """How answers are sampled."""
 
@@ -144,8 +81,8 @@ class SamplingConfig(Section):
     """Points of the time grid; one fewer evaluations."""
     guidance_scale: PositiveReal
     """Classifier-free guidance; 1 switches it (and its second evaluation) off."""
-    num_pairs: Positive
-    """Context pairs shown with every query."""
+    num_pairs: NotNegative
+    """Context pairs shown with every query; 0 for the query alone, as classifier-free guidance drops its prompt."""
 
 
 class EvaluateConfig(Section):
@@ -167,6 +104,13 @@ class ExportConfig(Section):
     parity_queries: Positive
     max_relative_error: PositiveReal
     """Largest relative error of a full sampled prediction, ONNX Runtime against torch."""
+
+    @field_validator("sampling")
+    @classmethod
+    def _shows_a_pair(cls, value: SamplingConfig) -> SamplingConfig:
+        if value.num_pairs == 0:
+            raise ValueError("num_pairs is 0: must be at least 1, since a bundle tells its tasks by their pairs")
+        return value
 
 
 class Bound(Section):
@@ -214,6 +158,15 @@ class Config(Section):
     export: ExportConfig
     gate: GateConfig
     promote: PromoteConfig
+
+    @model_validator(mode="after")
+    def _clips_are_rendered(self) -> Self:
+        clips, prepare = self.train_vae.clips, self.prepare
+        if clips and not (prepare.num_train_clips and prepare.num_test_clips):
+            raise ValueError("train_vae.clips is set: needs prepare.num_train_clips and prepare.num_test_clips above 0")
+        if clips and clips.frames > prepare.clip_frames:
+            raise ValueError(f"train_vae.clips.frames is {clips.frames}: must be at most prepare.clip_frames ({prepare.clip_frames})")
+        return self
 
 
 SECTIONS: dict[str, type[Section]] = {

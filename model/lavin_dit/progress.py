@@ -64,6 +64,10 @@ class Progress:
             self._last_line = time.monotonic()
             logger.info(self.line(note))
 
+    def move_to(self, done: int, *, note: str = "") -> None:
+        """Says how much is done, which may be less than before where work went back."""
+        self.advance(done - self.done, note=note)
+
     @property
     def rate(self) -> float:
         """Units a second, of what this process did."""

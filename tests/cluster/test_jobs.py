@@ -63,7 +63,7 @@ def step_job(name, image, namespace, program, *arguments):
     pod = {
         "serviceAccountName": "lavin-pipeline",
         "restartPolicy": "Never",
-        "terminationGracePeriodSeconds": 30,
+        "terminationGracePeriodSeconds": 180,
         "securityContext": {"runAsNonRoot": True, "runAsUser": 10001, "runAsGroup": 10001, "seccompProfile": {"type": "RuntimeDefault"}},
         "containers": [container],
         "volumes": [

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from components.folders import atomic_folder, exclusive, fingerprint, partial_of, read_json, step_key, write_json
+from components.folders import atomic_folder, exclusive, fingerprint, key_of_partial, partial_of, read_json, step_key, write_json
 from lavin_dit.config import PromoteConfig
 from lavin_dit.errors import InputError
 
@@ -179,3 +179,12 @@ def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     for name in ("bad.json", "absent.json"):
         with pytest.raises(InputError, match=name):
             read_json(tmp_path / name)
+
+
+def test_a_partial_folder_tells_what_it_was_made_for(tmp_path: Path) -> None:
+    assert key_of_partial(tmp_path / "out") is None
+    run_until_killed(WRITE_THEN_DIE, tmp_path / "out", "some key")
+    assert key_of_partial(tmp_path / "out") == "some key"
+    with atomic_folder(tmp_path / "out", key="some key"):
+        pass
+    assert key_of_partial(tmp_path / "out") is None

@@ -16,8 +16,9 @@ import yaml
 from components.folders import read_json
 from components.launcher.settings import JobSettings, load_platform
 from components.store import Store, produce
-from lavin_dit.config import Section, load_config
+from lavin_dit.config import load_config
 from lavin_dit.errors import InputError
+from lavin_dit.section import Section
 from tests.components.launcher.api_server import NAMESPACE, Cluster, FakeClock, serving
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"

@@ -9,17 +9,16 @@ from numpy.typing import NDArray
 from lavin_dit.data.shards import Pair
 from lavin_dit.errors import InputError
 
-PAIRS_STREAM, SAMPLE_STREAM = 0, 1
+PAIRS_STREAM, SAMPLE_STREAM, DROP_STREAM = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One training sample: positions in the task's list of pairs, whether the prompt is dropped, and the draws of its noise."""
+    """One training sample: positions in the task's list of pairs, and the draws of its time and noise."""
 
     task: str
     context: tuple[int, ...]
     query: int
-    is_prompt_dropped: bool
     time_normal: float
     noise: NDArray[np.float32]
 
@@ -52,6 +51,11 @@ class EpisodeSampler:
         """Context pairs of a step's episodes, from 1 to `max_pairs`."""
         return int(np.random.default_rng([self.seed, PAIRS_STREAM, step]).integers(1, self.max_pairs + 1))
 
+    def drops(self, step: int, batch_size: int) -> NDArray[np.bool_]:
+        """Which episodes of a step's global batch lose their prompt. Shapes: returns `(batch_size,)`."""
+        random = np.random.default_rng([self.seed, DROP_STREAM, step])
+        return random.random(batch_size) < self.prompt_drop_probability
+
     def draw(self, step: int, sample: int) -> Episode:
         """One sample of a step's global batch."""
         random = np.random.default_rng([self.seed, SAMPLE_STREAM, step, sample])
@@ -62,7 +66,6 @@ class EpisodeSampler:
             task=task,
             context=tuple(int(position) for position in context),
             query=int(query),
-            is_prompt_dropped=bool(random.random() < self.prompt_drop_probability),
             time_normal=float(random.standard_normal()),
             noise=random.standard_normal(self.noise_shape, dtype=np.float32),
         )

@@ -17,6 +17,8 @@ from lavin_dit.weights import TrainedVae, save_tensors
 logger = logging.getLogger(__name__)
 
 ENCODE_BATCH = 64
+PART_PICTURES = 512
+"""Pictures of one file of latents; a multiple of the batch."""
 
 
 def unique_members(shards: ShardSet) -> list[Member]:
@@ -37,31 +39,34 @@ class LatentStore:
 
 
 def encode_shards(shards: ShardSet, vae: TrainedVae, processes: Processes, folder: Path) -> LatentStore:
-    """Encodes each picture once, shared out over the processes; parts that a killed run has finished are kept.
+    """Encodes each picture once, in parts that the processes share out; parts that a killed run has finished are kept.
 
-    The latents are normalised and stored in half precision.
+    The latents are normalised and stored in half precision. Parts and batches are the same for any number of processes, and so are the
+    latents, to the bit.
     """
     members = unique_members(shards)
-    parts = [members[rank :: processes.world_size] for rank in range(processes.world_size)]
-    paths = [folder / f"latents-{rank}-of-{processes.world_size}.safetensors" for rank in range(processes.world_size)]
-    if not paths[processes.rank].exists():
-        _encode_part(shards, vae, parts[processes.rank], paths[processes.rank], processes)
+    parts = [members[first : first + PART_PICTURES] for first in range(0, len(members), PART_PICTURES)]
+    paths = [folder / f"latents-{number:05d}.safetensors" for number in range(len(parts))]
+    own = [number for number in range(processes.rank, len(parts), processes.world_size) if not paths[number].exists()]
+    vae.module.to(processes.device)
+    with Progress("encode latents", sum(len(parts[number]) for number in own), silent=not processes.is_first) as progress:
+        for number in own:
+            _encode_part(shards, vae, parts[number], paths[number], processes.device, progress)
     processes.wait()
     latents = torch.cat([load_file(path)["latents"] for path in paths])
-    order = [member.sha256 for part in parts for member in part]
-    return LatentStore({digest: row for row, digest in enumerate(order)}, latents)
+    return LatentStore({member.sha256: row for row, member in enumerate(members)}, latents)
 
 
 @torch.no_grad()
-def _encode_part(shards: ShardSet, vae: TrainedVae, members: Sequence[Member], path: Path, processes: Processes) -> None:
-    vae.module.to(processes.device)
+def _encode_part(
+    shards: ShardSet, vae: TrainedVae, members: Sequence[Member], path: Path, device: torch.device, progress: Progress
+) -> None:
     done: list[Tensor] = []
-    with Progress("encode latents", len(members), silent=not processes.is_first) as progress:
-        for first in range(0, len(members), ENCODE_BATCH):
-            batch = members[first : first + ENCODE_BATCH]
-            images = torch.stack([to_model(shards.image(member)) for member in batch]).to(processes.device)
-            done.append(encode_images(vae, images).half().cpu())
-            progress.advance(len(batch))
+    for first in range(0, len(members), ENCODE_BATCH):
+        batch = members[first : first + ENCODE_BATCH]
+        images = torch.stack([to_model(shards.image(member)) for member in batch]).to(device)
+        done.append(encode_images(vae, images).half().cpu())
+        progress.advance(len(batch))
     partial = path.with_suffix(".partial")
     save_tensors({"latents": torch.cat(done)}, partial)
     partial.rename(path)

@@ -104,8 +104,11 @@ class JointAttention(nn.Module):
         num_prompt = prompt.shape[1]
         return self.prompt.out(attended[:, :num_prompt]), self.answer.out(attended[:, num_prompt:])
 
-    def answer_only(self, prompt: Tensor, answer: Tensor, rotation: Rotation) -> Tensor:
-        """The answer's half of `forward`, for a block whose prompt nobody reads."""
+
+class AnswerAttention(JointAttention):
+    """The answer's half of joint attention, for a block whose prompt nobody reads."""
+
+    def forward(self, prompt: Tensor, answer: Tensor, rotation: Rotation) -> Tensor:  # type: ignore[override]
         query, answer_key, answer_value = self.answer(answer)
         prompt_key, prompt_value = self.prompt.key_value(prompt)
         key, value = torch.cat([prompt_key, answer_key], dim=2), torch.cat([prompt_value, answer_value], dim=2)
@@ -157,18 +160,26 @@ class Block(nn.Module):
         answer = answer_mlp.leave(answer, self.answer_feed_forward(answer_mlp.enter(answer)))
         return prompt, answer
 
-    def answer_only(self, prompt: Tensor, answer: Tensor, modulation: Tensor, rotation: Rotation) -> Tensor:
-        """The answer's half of `forward`: what the last block owes, since nobody reads its prompt."""
-        prompt_attention, _, answer_attention, answer_mlp = split_modulation(modulation)
-        attended = self.attention.answer_only(prompt_attention.enter(prompt), answer_attention.enter(answer), rotation)
-        answer = answer_attention.leave(answer, attended)
-        return answer_mlp.leave(answer, self.answer_feed_forward(answer_mlp.enter(answer)))
 
-    def freeze_prompt_output(self) -> None:
-        """Takes the weights that `answer_only` does not touch out of training: they have no gradient to wait for."""
+class LastBlock(Block):
+    """A block that gives the answer alone, since nobody reads its prompt.
+
+    The weights that make the prompt's half are there, as in the released weights, and take no part in training.
+    """
+
+    def __init__(self, shape: DitShape) -> None:
+        super().__init__(shape)
+        self.attention = AnswerAttention(shape)
         prompt = self.attention.prompt
         for layer in (prompt.query, prompt.query_norm, prompt.out, self.prompt_feed_forward):
             layer.requires_grad_(False)
+
+    def forward(self, prompt: Tensor, answer: Tensor, modulation: Tensor, rotation: Rotation) -> Tensor:  # type: ignore[override]
+        """Shapes: prompt `(b, p, d)`, answer `(b, a, d)`, modulation `(b or 1, 8d)`, to the answer's."""
+        prompt_attention, _, answer_attention, answer_mlp = split_modulation(modulation)
+        attended = self.attention(prompt_attention.enter(prompt), answer_attention.enter(answer), rotation)
+        answer = answer_attention.leave(answer, attended)
+        return answer_mlp.leave(answer, self.answer_feed_forward(answer_mlp.enter(answer)))
 
 
 def split_modulation(rows: Tensor) -> tuple[Modulation, Modulation, Modulation, Modulation]:

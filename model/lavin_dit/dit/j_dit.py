@@ -6,7 +6,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from lavin_dit.dit.blocks import Block, Embedder, FinalLayer, SideModulation, TimeEmbedding
+from lavin_dit.dit.blocks import Block, Embedder, FinalLayer, LastBlock, SideModulation, TimeEmbedding
 from lavin_dit.dit.rope import Rotation
 from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, DitShape
 
@@ -36,9 +36,7 @@ class JDit(nn.Module):
         self.prompt_embed = nn.Parameter(torch.empty(1, shape.dim))
         self.answer_embed = nn.Parameter(torch.empty(1, shape.dim))
         self.time_embedding = TimeEmbedding(shape.dim)
-        blocks = [Block(shape) for _ in range(shape.depth)]
-        blocks[-1].freeze_prompt_output()
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList([*(Block(shape) for _ in range(shape.depth - 1)), LastBlock(shape)])
         self.final_layer = FinalLayer(shape.dim, PATCH_DIM)
 
     def forward(self, answer: Tensor, prompt: Tensor, time: Tensor) -> Tensor:
@@ -64,7 +62,7 @@ class JDit(nn.Module):
         answer_tokens = self.answer_embedder(to_patches(answer))
         for index, block in enumerate(self.blocks[:-1]):
             prompt_tokens, answer_tokens = block(prompt_tokens, answer_tokens, table.blocks[:, index], rotation)
-        answer_tokens = self.blocks[-1].answer_only(prompt_tokens, answer_tokens, table.blocks[:, -1], rotation)  # type: ignore[operator]
+        answer_tokens = self.blocks[-1](prompt_tokens, answer_tokens, table.blocks[:, -1], rotation)
         return from_patches(self.final_layer(answer_tokens, table.final), rows, columns)
 
     @torch.no_grad()

@@ -1,51 +1,38 @@
-"""The one training loop: an objective, AdamW, a schedule, a moving average, checkpoints."""
+"""The one training loop: an objective, AdamW, a schedule, a moving average, checkpoints, and what happens when something breaks."""
 
 import logging
-import math
-from abc import ABC, abstractmethod
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-import torch
-from torch import Tensor, distributed, nn
-from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch import Tensor
 
-from lavin_dit.config import OptimizerConfig, TrainingSection
-from lavin_dit.errors import TrainingDivergedError
+from lavin_dit.errors import PreemptedError, TrainingDivergedError
+from lavin_dit.planning.devices import device_peak_flops
 from lavin_dit.progress import Progress
-from lavin_dit.training.checkpoints import Checkpoints
+from lavin_dit.training.average import MovingAverage
+from lavin_dit.training.checkpoints import Checkpoints, Saved
+from lavin_dit.training.feed import Feed, MicroBatch, micro_ranges
+from lavin_dit.training.guard import Guard
 from lavin_dit.training.history import History
+from lavin_dit.training.identity import identity_of
+from lavin_dit.training.objective import Objective
+from lavin_dit.training.optimizing import Optimizer, learning_rate
+from lavin_dit.training.preemption import StopRequest
 from lavin_dit.training.processes import Processes
+from lavin_dit.training.sharding import LaidOut
+from lavin_dit.training.step_report import StepReport
+from lavin_dit.training.tallies import StepTotals, Tallies
+from lavin_dit.training.telemetry import Telemetry
+from lavin_dit.training.watchdog import Watchdog
+from lavin_dit.training_config import TrainingSection
 
 logger = logging.getLogger(__name__)
 
-HISTORY_FILE = "history.csv"
-
-BatchT = TypeVar("BatchT")
-
-
-class Objective(nn.Module, ABC, Generic[BatchT]):
-    """What is trained: a network and its loss on batches that depend on nothing but (seed, step, sample)."""
-
-    network: nn.Module
-
-    @abstractmethod
-    def batch(self, step: int, samples: range) -> BatchT:
-        """Some samples of the step's global batch; the same whatever the number of processes."""
-
-    @abstractmethod
-    def forward(self, batch: BatchT) -> dict[str, Tensor]:
-        """Scalar losses, means over the batch's samples; `loss` is minimised, the others are logged."""
-
-
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Linear warm-up, then half a cosine from the peak down to the final rate."""
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
-    return config.final_learning_rate + (config.learning_rate - config.final_learning_rate) * 0.5 * (1 + math.cos(math.pi * progress))
+JOBS = {"vae": "train ST-VAE", "dit": "train J-DiT"}
 
 
 @dataclass(frozen=True)
@@ -56,86 +43,181 @@ class Fitted:
     history: History
 
 
-def fit(name: str, objective: Objective[Any], config: TrainingSection, processes: Processes, folder: Path) -> Fitted:
-    """Trains to `config.steps`, from the newest checkpoint under `folder` where there is one.
+def fit(
+    job: str,
+    objective: Objective[Any],
+    config: TrainingSection,
+    processes: Processes,
+    folder: Path,
+    *,
+    identity: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Trains to `config.steps`, from the newest checkpoint where there is one; `job` is `vae` or `dit`.
 
-    Raises: TrainingDivergedError naming the step; InputError where processes cannot share the batch.
+    `identity` is what must be the same for a checkpoint to be continued; without it, the parameters that decide what is learnt.
+
+    Raises: InputError where the processes cannot share the batch, or a checkpoint belongs to another configuration;
+    TrainingDivergedError naming the step; PreemptedError after SIGTERM, with the state saved.
     """
-    trainer = _Trainer(objective, config, processes, folder)
-    first = trainer.restore()
-    with Progress(name, config.steps, done=first, silent=not processes.is_first) as progress:
-        for step in range(first, config.steps):
-            losses = trainer.update(step)
-            done = step + 1
-            if done % config.log_every_steps == 0 or done == config.steps:
-                trainer.log(done, losses)
-            if done % config.checkpoint_every_steps == 0 and done < config.steps:
-                trainer.save(done)
-            progress.advance(note=f"loss {float(losses['loss']):.4f}, {progress.rate * config.batch_size:.3g} samples/s")
-    return Fitted(trainer.average.module.state_dict(), trainer.history)
+    trainer = _Trainer(objective, config, processes, folder, identity or identity_of(config))
+    step = trainer.restore()
+    with trainer.at_work(job, step), Progress(JOBS[job], config.steps, done=step, silent=not processes.is_first) as progress:
+        while step < config.steps:
+            report = trainer.advance(step)
+            step = trainer.settle(report)
+            progress.move_to(step, note=f"loss {report.losses['loss']:.4f}, {progress.rate * config.batch_size:.3g} samples/s")
+        trainer.watchdog.at(step, "checkpoint")
+        trainer.checkpoints.wait()
+        return Fitted(trainer.average.state_dict(), trainer.telemetry.history)
 
 
 class _Trainer:
     """The state of a run and the few things that happen to it."""
 
-    def __init__(self, objective: Objective[Any], config: TrainingSection, processes: Processes, folder: Path) -> None:
-        self.config, self.processes = config, processes
-        self.samples = processes.share(config.batch_size)
-        self.objective = objective.to(processes.device)
-        self.model = DistributedDataParallel(objective) if processes.world_size > 1 else objective
-        averaging = get_ema_multi_avg_fn(config.optimizer.ema_decay)  # type: ignore[no-untyped-call]
-        self.average = AveragedModel(objective.network, multi_avg_fn=averaging)
-        self.optimizer = torch.optim.AdamW(
-            objective.parameters(), betas=config.optimizer.betas, weight_decay=config.optimizer.weight_decay, fused=True
-        )
-        self.checkpoints = Checkpoints(folder / "checkpoints")
-        self.history_path = folder / HISTORY_FILE
+    feed: Feed[Any]
+    telemetry: Telemetry
+    watchdog: Watchdog
+    stop_request: StopRequest
+
+    def __init__(
+        self, objective: Objective[Any], config: TrainingSection, processes: Processes, folder: Path, identity: Mapping[str, Any]
+    ) -> None:
+        self.config, self.processes, self.folder = config, processes, folder
+        self.ranges = micro_ranges(processes, config.batch_size, config.execution.micro_batch)
+        self.objective = objective
+        self.laid_out = LaidOut(objective, config.execution, processes)
+        self.optimizer = Optimizer(objective, config.optimizer)
+        self.average = MovingAverage(objective.network, config.optimizer.ema_decay)
+        self.guard = Guard(config.guard)
+        self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints, processes, identity=identity, on_saved=self._tell_saved)
+        self.tallies = Tallies(processes)
+        self.data_offset = 0
+        """How far the data are ahead of the steps: what was passed over on ways back."""
+        self.losses_since_checkpoint: list[float] = []
+        self.must_stop = False
+
+    def at_work(self, job: str, step: int) -> ExitStack:
+        """Everything that runs beside the steps, until the stack is closed."""
+        with ExitStack() as stack:
+            stack.callback(self.checkpoints.close)
+            self.stop_request = stack.enter_context(StopRequest())
+            self.watchdog = stack.enter_context(Watchdog(self.folder / "heartbeats", self.processes, self.config.guard.stall_timeout_s))
+            peak_flops = device_peak_flops(self.processes.device, self.config.execution.precision)
+            self.telemetry = stack.enter_context(Telemetry(job, self.processes, self.folder, resume_at=step, peak_flops=peak_flops))
+            self.feed = stack.enter_context(Feed(self.objective, self.ranges, self.config.batch_size))
+            return stack.pop_all()
 
     def restore(self) -> int:
         """Takes up the newest checkpoint and returns its step; 0 where the run is new."""
-        found = self.checkpoints.newest()
-        step = found[0] if found else 0
-        if found:
-            self._take_up(found[1])
-            logger.info("continuing from step %d", step)
-        self.history = History(self.history_path if self.processes.is_first else None, resume_at=step)
+        found = self.checkpoints.restore(self._tensors())
+        if found is None:
+            return 0
+        step, facts = found
+        self.optimizer.take_up(int(facts["num_updates"]))
+        self.average.num_updates = int(facts["num_updates"])
+        self.data_offset = int(facts["data_offset"])
+        self.guard.take_up(facts["guard"])
+        self.objective.take_up(facts["objective"])
+        self.losses_since_checkpoint = []
+        logger.info("continuing from step %d", step)
         return step
 
-    def update(self, step: int) -> dict[str, Tensor]:
-        """One step of the optimizer on this process's share of the global batch."""
+    def advance(self, step: int) -> StepReport:
+        """One step: every process's share of the global batch, and one update of the weights where the losses allow it."""
+        started = time.monotonic()
+        self.watchdog.at(step, "data")
+        micro_batches = self.feed.take(step + self.data_offset, is_last=step + 1 == self.config.steps)
+        data_wait_s = time.monotonic() - started
+        self.watchdog.at(step, "update")
         rate = learning_rate(step, self.config.steps, self.config.optimizer)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        losses: dict[str, Tensor] = self.model(self.objective.batch(step, self.samples))
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise TrainingDivergedError(f"the gradient is no longer finite at step {step}: lower optimizer.learning_rate")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.average.update_parameters(self.objective.network)
-        return {"grad_norm": norm, **{name: value.detach() for name, value in losses.items()}}
+        self.optimizer.set_rate(rate)
+        totals = self._learn(micro_batches)
+        grad_norm = float(self.optimizer.clip())
+        means, cost, self.must_stop = totals.agree(stop=self.stop_request.is_made)
+        outcome = self.guard.judge(means["loss"], grad_norm)
+        if outcome == "learnt":
+            self.optimizer.step()
+            self.average.update()
+            self.objective.observe(means)
+            self.losses_since_checkpoint.append(means["loss"])
+        self.optimizer.forget_gradients()
+        return StepReport(
+            step=step + 1,
+            losses=means,
+            grad_norm=grad_norm,
+            learning_rate=rate,
+            samples=self.config.batch_size,
+            tokens=cost.tokens,
+            flops=cost.flops,
+            data_wait_s=data_wait_s,
+            step_s=time.monotonic() - started,
+            outcome=outcome,
+        )
 
-    def log(self, step: int, losses: dict[str, Tensor]) -> None:
-        """Adds the losses, averaged over all processes, to the history."""
-        values = torch.stack([value.float() for value in losses.values()])
-        if self.processes.world_size > 1:
-            distributed.all_reduce(values)
-            values /= self.processes.world_size
-        self.history.add(step, dict(zip(losses, values.tolist(), strict=True)))
+    def settle(self, report: StepReport) -> int:
+        """What follows a step: telemetry, a checkpoint, an end before its time, or a way back. Returns the steps done."""
+        step = report.step
+        is_end = step == self.config.steps
+        self.telemetry.step(report)
+        if step % self.config.log_every_steps == 0 or is_end:
+            self.telemetry.buckets(step, self.tallies.take())
+        if self.guard.wants_rollback:
+            return self._roll_back(step)
+        if self.must_stop:
+            self._save(step)
+            self.checkpoints.wait()
+            raise PreemptedError(step)
+        # What a skipped step follows may be what broke it, and is no state to come back to.
+        if step % self.config.checkpoints.every_steps == 0 and not is_end and report.outcome == "learnt":
+            self._save(step)
+        return step
 
-    def save(self, step: int) -> None:
-        """Writes a checkpoint; every process waits until it is whole."""
-        if self.processes.is_first:
-            state = {
-                "network": self.objective.network.state_dict(),
-                "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-            }
-            self.checkpoints.save(step, state)
-        self.processes.wait()
+    def _learn(self, micro_batches: list[MicroBatch[Any]]) -> StepTotals:
+        totals = StepTotals(self.processes)
+        for index, micro_batch in enumerate(micro_batches):
+            with self.laid_out.accumulating(is_last=index + 1 == len(micro_batches)):
+                losses = self.laid_out.losses(micro_batch.batch)
+                # Gradients are averaged over the processes, and the global batch's loss is a sum of weighted parts.
+                (losses.total * (micro_batch.weight * self.processes.world_size)).backward()  # type: ignore[no-untyped-call]
+            totals.add(micro_batch, losses, self.objective.cost(micro_batch.batch))
+            if micro_batch.weight:
+                self.tallies.add(losses.tallies)
+        self.laid_out.meet()
+        return totals
 
-    def _take_up(self, state: dict[str, Any]) -> None:
-        self.objective.network.load_state_dict(state["network"], strict=True)
-        self.average.load_state_dict(state["average"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+    def _save(self, step: int) -> None:
+        self.watchdog.at(step, "checkpoint")
+        losses, self.losses_since_checkpoint = self.losses_since_checkpoint, []
+        facts = {
+            "num_updates": self.optimizer.num_updates,
+            "data_offset": self.data_offset,
+            "guard": self.guard.state(),
+            "objective": self.objective.state(),
+        }
+        self.checkpoints.save(step, self._tensors(), facts, score=sum(losses) / len(losses) if losses else float("inf"))
+
+    def _roll_back(self, step: int) -> int:
+        """Back to the newest checkpoint, and past the data that led here. Returns its step."""
+        self.guard.roll_back(step)
+        num_rollbacks, position = self.guard.num_rollbacks, step + self.data_offset
+        self.watchdog.at(step, "checkpoint")
+        self.checkpoints.wait()
+        back = self.restore()
+        if back == 0:
+            raise TrainingDivergedError(
+                f"{self.config.guard.max_skips_in_a_row} steps in a row up to step {step} had a loss or gradient that was not finite or "
+                "exploded, before the first checkpoint: lower optimizer.learning_rate"
+            )
+        self.guard.num_rollbacks, self.guard.skipped_in_a_row = num_rollbacks, 0
+        self.data_offset = position - back
+        self.telemetry.rolled_back(back)
+        logger.warning("step %d: too many steps in a row were skipped; going back to step %d and past their data", step, back)
+        return back
+
+    def _tensors(self) -> dict[str, Tensor]:
+        network = {f"network.{name}": tensor for name, tensor in self.objective.network.state_dict().items()}
+        average = {f"average.{name}": tensor for name, tensor in self.average.weights.items()}
+        return network | average | self.optimizer.tensors()
+
+    def _tell_saved(self, saved: Saved) -> None:
+        self.telemetry.checkpoint_saved(saved)

@@ -35,22 +35,26 @@ def test_two_processes_train_and_one_speaks(shards: Path, tmp_path: Path) -> Non
 
 
 def test_a_mistake_found_by_the_processes_is_one_line(shards: Path, tmp_path: Path) -> None:
-    command = train(shards, tmp_path / "vae", "train_vae.batch_size=3")
+    command = train(shards, tmp_path / "vae", "train_vae.batch_size=1")
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 2
-    assert re.fullmatch(r"lavin: error: .*batch_size is 3: must be a multiple of the number of processes \(2\)\n", done.stderr)
+    assert re.fullmatch(r"lavin: error: .*batch_size is 1: must be at least the number of processes \(2\)\n", done.stderr)
     assert "Traceback" not in done.stdout
     assert not (tmp_path / "vae").exists()
 
 
-def test_sigterm_stops_every_process(shards: Path, tmp_path: Path) -> None:
-    command = train(shards, tmp_path / "vae", "train_vae.steps=100000", "train_vae.checkpoint_every_steps=100000")
-    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def test_sigterm_saves_the_state_and_stops_every_process(shards: Path, tmp_path: Path) -> None:
+    command = train(shards, tmp_path / "vae", "train_vae.steps=100000", "train_vae.checkpoints.every_steps=100000")
+    parent = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     assert any(line.startswith("progress: train ST-VAE") for line in parent.stdout)
     parent.send_signal(signal.SIGTERM)
-    parent.communicate(timeout=60)
+    parent.send_signal(signal.SIGTERM)
+    _, errors = parent.communicate(timeout=60)
     assert parent.returncode == 128 + signal.SIGTERM
+    stopped = re.fullmatch(r"lavin: stopped: SIGTERM after step (\d+), whose state is saved: run again to continue\n", errors)
+    assert stopped
+    assert list((tmp_path / ".vae.partial" / "checkpoints").glob(f"*{stopped[1]}*"))
     assert wait_until_gone(str(tmp_path / "vae"))
 
 
@@ -77,3 +81,8 @@ def test_torchruns_own_report_is_kept_from_the_person() -> None:
         "torch.distributed.elastic.multiprocessing.errors.ChildFailedError:\n",
     ]
     assert _relay(lines) == "lavin: error: batch_size is 3"
+
+
+@pytest.mark.parametrize("line", ["lavin: stalled: rank 1 has been in data", "lavin: stopped: SIGTERM after step 3"])
+def test_why_a_process_ended_is_known_where_the_next_try_may_go_well(line: str) -> None:
+    assert _relay(["progress: train 1/4 1/s eta 3s\n", f"{line}\n", "lavin: failed: the rest follows from it\n"]) == line

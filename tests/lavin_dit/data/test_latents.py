@@ -56,15 +56,22 @@ def test_each_distinct_picture_is_encoded_once(tiny_shards: Path, vae: TrainedVa
     assert sum(sizes) == 24, "finished parts are kept"
 
 
-def test_parts_of_two_processes_hold_what_one_encodes(tiny_shards: Path, vae: TrainedVae, tmp_path: Path) -> None:
+def test_processes_share_the_parts_and_get_the_same_latents_to_the_bit(
+    tiny_shards: Path, vae: TrainedVae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(latents_module, "ENCODE_BATCH", 4)
+    monkeypatch.setattr(latents_module, "PART_PICTURES", 8)
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
     with ShardSet(tiny_shards, "train") as shards:
-        one = encode_shards(shards, vae, ALONE, tmp_path)
+        one = encode_shards(shards, vae, ALONE, tmp_path / "one")
         second, first = (_WithoutWaiting(rank, 2, torch.device("cpu")) for rank in (1, 0))
         with pytest.raises(FileNotFoundError):
-            encode_shards(shards, vae, second, tmp_path)
-        both = encode_shards(shards, vae, first, tmp_path)
+            encode_shards(shards, vae, second, tmp_path / "two")
+        assert [path.name for path in (tmp_path / "two").iterdir()] == ["latents-00001.safetensors"]
+        both = encode_shards(shards, vae, first, tmp_path / "two")
         for pair in shards.pairs:
-            torch.testing.assert_close(both[pair.input], one[pair.input], rtol=2e-3, atol=2e-3)
+            assert torch.equal(both[pair.input], one[pair.input])
 
 
 class _WithoutWaiting(Processes):
@@ -76,7 +83,7 @@ class _WithoutWaiting(Processes):
 
 def test_a_part_that_a_kill_cut_short_is_encoded_again(tiny_shards: Path, vae: TrainedVae, tmp_path: Path) -> None:
     with ShardSet(tiny_shards, "train") as shards:
-        (tmp_path / "latents-0-of-1.partial").write_bytes(b"half a file")
+        (tmp_path / "latents-00000.partial").write_bytes(b"half a file")
         store = encode_shards(shards, vae, ALONE, tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["latents-0-of-1.safetensors"]
+        assert [path.name for path in tmp_path.iterdir()] == ["latents-00000.safetensors"]
         assert store[shards.pairs[0].input].shape == (16, 2, 2)

@@ -1,22 +1,19 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from lavin_dit.config import OptimizerConfig, TrainDitConfig, TrainVaeConfig
 from lavin_dit.data.episodes import EpisodeSampler
 from lavin_dit.data.latents import LatentStore
-from lavin_dit.data.shards import Member, Pair, ShardSet
+from lavin_dit.data.shards import Member, Pair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.inference import assemble_prompt, sample_answer
-from lavin_dit.presets import VAE_PRESETS, DitShape
+from lavin_dit.presets import DitShape
 from lavin_dit.sampling import starting_noise
+from lavin_dit.training.dit_objective import DitObjective
 from lavin_dit.training.fit import fit
-from lavin_dit.training.objectives import DitObjective, VaeObjective
 from lavin_dit.training.processes import Processes
-from lavin_dit.vae.st_vae import STVae
+from lavin_dit.training_config import CheckpointConfig, ExecutionConfig, GuardConfig, OptimizerConfig, TrainDitConfig
 
 CPU = torch.device("cpu")
 OPTIMIZER = OptimizerConfig(
@@ -26,8 +23,14 @@ DIT_CONFIG = TrainDitConfig(
     seed=0,
     steps=300,
     batch_size=32,
+    initial_weights=None,
+    frozen=(),
     optimizer=OPTIMIZER,
-    checkpoint_every_steps=1000,
+    execution=ExecutionConfig(
+        micro_batch=None, precision="float32", sharding="none", cpu_offload=False, activation_checkpointing="none", compile=False
+    ),
+    checkpoints=CheckpointConfig(every_steps=1000, keep_last=1, keep_every_steps=None, keep_best=False, location=None),
+    guard=GuardConfig(spike_factor=10.0, max_skips_in_a_row=3, max_rollbacks=0, stall_timeout_s=60.0),
     log_every_steps=20,
     shape=DitShape(depth=2, dim=96, num_heads=4, kv_group=2),
     max_pairs=1,
@@ -35,18 +38,7 @@ DIT_CONFIG = TrainDitConfig(
     time_shift=1.0,
     absolute_weight=0.1,
     task_weights={},
-)
-VAE_CONFIG = TrainVaeConfig(
-    seed=0,
-    steps=30,
-    batch_size=6,
-    optimizer=OPTIMIZER,
-    checkpoint_every_steps=1000,
-    log_every_steps=5,
-    shape=VAE_PRESETS["tiny"],
-    absolute_weight=1.0,
-    kl_weight=1e-6,
-    num_reconstructions=0,
+    lora=None,
 )
 NUM_PAIRS, SIDE = 4, 2
 RULES = {"negate": lambda z: -z, "reverse": lambda z: z.flip(0)}
@@ -103,7 +95,7 @@ def make_objective(store: LatentStore, sampler: EpisodeSampler) -> DitObjective:
 @pytest.fixture(scope="module")
 def learnt(store: LatentStore, sampler: EpisodeSampler, tmp_path_factory: pytest.TempPathFactory) -> JDit:
     objective = make_objective(store, sampler)
-    fitted = fit("learn", objective, DIT_CONFIG, Processes(0, 1, CPU), tmp_path_factory.mktemp("learnt"))
+    fitted = fit("dit", objective, DIT_CONFIG, Processes(0, 1, CPU), tmp_path_factory.mktemp("learnt"))
     network = JDit(DIT_CONFIG.shape).requires_grad_(False)
     network.load_state_dict(fitted.weights, strict=True)
     return network
@@ -142,34 +134,11 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_samples_with_and_without_a_pro
     objective = make_objective(store, make_sampler(prompt_drop_probability=0.5))
     torch.nn.init.normal_(objective.network.final_layer.linear.weight, generator=torch.Generator().manual_seed(0))
     assert 0 < int(objective.batch(0, range(6)).is_dropped.sum()) < 6
-    alone = [objective(objective.batch(0, range(sample, sample + 1)))["loss"].detach() for sample in range(6)]
-    torch.testing.assert_close(objective(objective.batch(0, range(6)))["loss"].detach(), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
+    alone = [objective(objective.batch(0, range(sample, sample + 1))).total.detach() for sample in range(6)]
+    torch.testing.assert_close(objective(objective.batch(0, range(6))).total.detach(), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_fresh_network_is_as_wrong_as_answering_zero(store: LatentStore, sampler: EpisodeSampler) -> None:
     objective = make_objective(store, sampler)
     batch = objective.batch(0, range(8))
-    torch.testing.assert_close(objective(batch)["squared"].detach(), (batch.answer - batch.noise).square().mean())
-
-
-def make_vae_objective(shards: ShardSet) -> VaeObjective:
-    network = STVae(VAE_CONFIG.shape)
-    network.initialise(torch.Generator().manual_seed(0))
-    return VaeObjective(network, shards, VAE_CONFIG, CPU)
-
-
-def test_every_epoch_of_the_vae_sees_each_distinct_picture_once(tiny_shards: Path) -> None:
-    with ShardSet(tiny_shards, "train") as shards:
-        objective = make_vae_objective(shards)
-        batches = [objective.batch(step, range(6)).pixels for step in range(4)]
-    seen = torch.cat(batches)
-    assert seen.shape == (24, 3, 1, 16, 16)
-    assert len({picture.numpy().tobytes() for picture in seen}) == 24
-    assert -1.0 <= float(seen.min()) < -0.5
-    assert 0.5 < float(seen.max()) <= 1.0
-
-
-def test_the_vae_learns_to_reconstruct(tiny_shards: Path, tmp_path: Path) -> None:
-    with ShardSet(tiny_shards, "train") as shards:
-        rows = fit("vae", make_vae_objective(shards), VAE_CONFIG, Processes(0, 1, CPU), tmp_path).history.rows
-    assert rows[-1]["squared"] < 0.5 * rows[0]["squared"]
+    torch.testing.assert_close(objective(batch).parts["squared"], (batch.answer - batch.noise).square().mean())

@@ -1,0 +1,48 @@
+"""How many floating-point operations the networks take, counted from their shapes: a multiplication and its addition are two.
+
+What is counted are matrix products and convolutions, as torch.utils.flop_counter does; norms, activations and the optimizer are not.
+Never imports torch.
+"""
+
+from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_flops
+from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, DitShape, VaeShape
+
+TRAINING_FACTOR = 3.0
+"""Forward and backward together, in forwards: the backward pass makes a gradient of both factors of every product."""
+RECOMPUTED_FORWARDS = {"none": 0.0, "selective": 0.0, "full": 1.0}
+"""Forwards made once more by activation checkpointing: selective repeats no product. MFU does not count them as work done."""
+
+PATCH_DIM = LATENT_CHANNELS * PATCH_SIZE**2
+TIME_FEATURES = 256
+MODULATIONS_PER_SIDE = 4
+
+
+def dit_flops(shape: DitShape, *, samples: int, prompt_tokens: int, answer_tokens: int) -> float:
+    """One forward pass of the J-DiT. Units: tokens of each sample."""
+    tokens = prompt_tokens + answer_tokens
+    key_value, query_out, feed_forward = token_weights(shape)
+    every_token = key_value + query_out + feed_forward
+    block = 2 * tokens * every_token + 4 * tokens**2 * shape.dim
+    # The last block's prompt gives keys and values alone.
+    last_block = 2 * (answer_tokens * every_token + prompt_tokens * key_value) + 4 * answer_tokens * tokens * shape.dim
+    patches = 2 * (tokens + answer_tokens) * PATCH_DIM * shape.dim
+    return float(samples * ((shape.depth - 1) * block + last_block + patches + 2 * time_weights(shape)))
+
+
+def token_weights(shape: DitShape) -> tuple[int, int, int]:
+    """Weights of one side of a block that every token meets: of keys and values, of queries and output, of the feed-forward."""
+    kv_dim = shape.num_kv_heads * shape.head_dim
+    return 2 * shape.dim * kv_dim, 2 * shape.dim**2, 3 * shape.dim * shape.hidden_dim
+
+
+def time_weights(shape: DitShape) -> int:
+    """Weights, without biases, that a sample's time meets once: of its embedding, and of every modulation."""
+    modulations = (2 * MODULATIONS_PER_SIDE * shape.depth + 1) * shape.dim**2
+    return TIME_FEATURES * shape.dim + shape.dim**2 + modulations
+
+
+def vae_flops(shape: VaeShape, *, samples: int, frames: int, height: int, width: int) -> tuple[float, float]:
+    """One pass of the encoder, and one of the decoder, over clips; images have one frame and take a third."""
+    pixels = Volume(frames, height, width)
+    encode, decode = (sum(map(layer_flops, layers(shape, pixels))) for layers in (encoder_layers, decoder_layers))
+    return float(samples * encode), float(samples * decode)

@@ -1,0 +1,188 @@
+"""What a recipe asks of a fleet of GPUs, before one is asked for: memory, operations, time, disk and network. Never imports torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lavin_dit.config import Config
+from lavin_dit.planning.dataset import DataPlan, latent_bytes, picture_bytes, plan_data
+from lavin_dit.planning.dit_activations import FLOAT32
+from lavin_dit.planning.flops import TRAINING_FACTOR
+from lavin_dit.planning.layout import MicroBatches
+from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
+from lavin_dit.planning.parameters import dit_parameters, dit_trained_parameters, vae_parameters
+from lavin_dit.planning.step_time import Fleet, StepTime, step_time
+from lavin_dit.planning.traffic import Traffic, traffic_of
+from lavin_dit.planning.workload import mean_dit_flops, mean_frames, mean_vae_flops
+from lavin_dit.training_config import ExecutionConfig, TrainingSection
+
+HOUR_S = 3600.0
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """One of the two trainings. Units: bytes, operations, seconds; of one GPU where it says so, of the whole run else."""
+
+    job: str
+    num_parameters: int
+    num_trained: int
+    batch_size: int
+    layout: str
+    """How the state is laid out, and what is recomputed."""
+    micro_batches: MicroBatches
+    """Of one GPU."""
+    memory: Memory
+    """Of one GPU."""
+    fits: bool
+    largest_micro_batch: int | None
+    step_flops: float
+    """Forward and backward of the global batch, without what is made again; of a mean step."""
+    traffic: Traffic
+    """Of one GPU."""
+    time: StepTime
+    mfu: float
+    """What telemetry would show: useful operations, of the peak, over the whole step."""
+    steps: int
+    checkpoint_bytes: int
+    checkpoints_kept: int
+    read_bytes_a_second: float
+    """From the data set, by all GPUs together."""
+
+    @property
+    def duration_s(self) -> float:
+        return self.steps * self.time.step_s
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything."""
+
+    fleet: Fleet
+    data: DataPlan
+    vae: JobPlan
+    dit: JobPlan
+
+    @property
+    def fits(self) -> bool:
+        return self.vae.fits and self.dit.fits
+
+    @property
+    def duration_s(self) -> float:
+        return self.vae.duration_s + self.data.encode_s + self.dit.duration_s
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.fleet.layout.num_gpus * self.duration_s / HOUR_S
+
+
+def plan(config: Config, fleet: Fleet) -> Plan:
+    """The plan of a whole params file.
+
+    Raises: InputError where the GPUs cannot share a batch.
+    """
+    return Plan(fleet, plan_data(config, fleet), plan_vae(config, fleet), plan_dit(config, fleet))
+
+
+def plan_dit(config: Config, fleet: Fleet) -> JobPlan:
+    """Training the J-DiT."""
+    section, resolution = config.train_dit, config.prepare.resolution
+    shape = section.shape
+
+    def memory_of(micro_batches: MicroBatches) -> Memory:
+        samples, count = micro_batches.samples, micro_batches.count
+        return dit_memory(section, fleet.layout, samples=samples, count=count, resolution=resolution, on_gpu=fleet.device.is_gpu)
+
+    # Pairs are drawn from 1 to max_pairs; a query and its answer come with them.
+    mean_pictures = section.max_pairs + 1 + 2
+    return _plan_job(
+        "J-DiT",
+        section,
+        fleet,
+        memory_of,
+        num_parameters=dit_parameters(shape),
+        num_trained=dit_trained_parameters(shape),
+        num_layers=2 * shape.depth,
+        sample_flops=mean_dit_flops(section, resolution),
+        sample_bytes=mean_pictures * latent_bytes(resolution),
+    )
+
+
+def plan_vae(config: Config, fleet: Fleet) -> JobPlan:
+    """Training the ST-VAE."""
+    section, resolution = config.train_vae, config.prepare.resolution
+
+    def memory_of(micro_batches: MicroBatches) -> Memory:
+        samples, count = micro_batches.samples, micro_batches.count
+        return vae_memory(section, fleet.layout, samples=samples, count=count, resolution=resolution, on_gpu=fleet.device.is_gpu)
+
+    weights = sum(vae_parameters(section.shape))
+    blocks = 4 * (section.shape.encoder_blocks + section.shape.decoder_blocks) + 2 * section.shape.middle_blocks
+    return _plan_job(
+        "ST-VAE",
+        section,
+        fleet,
+        memory_of,
+        num_parameters=weights,
+        num_trained=weights,
+        num_layers=blocks,
+        sample_flops=mean_vae_flops(section, resolution),
+        sample_bytes=mean_frames(section) * picture_bytes(resolution),
+    )
+
+
+def _plan_job(
+    job: str,
+    section: TrainingSection,
+    fleet: Fleet,
+    memory_of: Callable[[MicroBatches], Memory],
+    *,
+    num_parameters: int,
+    num_trained: int,
+    num_layers: int,
+    sample_flops: float,
+    sample_bytes: float,
+) -> JobPlan:
+    share = fleet.layout.share(section.batch_size)
+    micro_batches = MicroBatches.of_share(share, section.execution.micro_batch)
+    memory = memory_of(micro_batches)
+    traffic = traffic_of(
+        section.execution, fleet.layout, weights=num_parameters, trained=num_trained, num_layers=num_layers, count=micro_batches.count
+    )
+    shards = fleet.layout.shards(section.execution)
+    time = step_time(
+        section.execution,
+        fleet,
+        traffic,
+        forward_flops=share * sample_flops,
+        count=micro_batches.count,
+        num_layers=num_layers,
+        updated=num_trained / shards,
+    )
+    flops = TRAINING_FACTOR * sample_flops * section.batch_size
+    kept = section.checkpoints.keep_last + (1 if section.checkpoints.keep_best else 0)
+    every = section.checkpoints.keep_every_steps
+    return JobPlan(
+        job=job,
+        num_parameters=num_parameters,
+        num_trained=num_trained,
+        batch_size=section.batch_size,
+        layout=_layout(section.execution, fleet),
+        micro_batches=micro_batches,
+        memory=memory,
+        fits=memory.fits(fleet.device.memory_gib),
+        largest_micro_batch=largest_micro_batch(memory_of, share, fleet.device.memory_gib),
+        step_flops=flops,
+        traffic=traffic,
+        time=time,
+        mfu=flops / fleet.layout.num_gpus / time.step_s / fleet.device.peak_flops(section.execution.precision),
+        steps=section.steps,
+        checkpoint_bytes=FLOAT32 * (num_parameters + 3 * num_trained),
+        checkpoints_kept=kept + (section.steps // every if every else 0),
+        read_bytes_a_second=section.batch_size * sample_bytes / time.step_s,
+    )
+
+
+def _layout(execution: ExecutionConfig, fleet: Fleet) -> str:
+    copies = "one GPU" if fleet.layout.num_gpus == 1 else "copies"
+    sharding = {"none": copies, "full": "split", "hybrid": "split in nodes"}[execution.sharding]
+    recomputed = {"none": "", "selective": ", recomputes all but products", "full": ", recomputes blocks"}
+    return sharding + recomputed[execution.activation_checkpointing]

@@ -1,0 +1,190 @@
+"""The layers of an ST-VAE and the sizes of what passes through them, from its shape alone. Never imports torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, VaeShape
+
+PIXEL_CHANNELS = 3
+NUM_HALVINGS = 3
+NUM_TIME_STAGES = 2
+FRAME_TAPS = 9
+CAUSAL_TAPS = 27
+
+
+@dataclass(frozen=True)
+class Volume:
+    """The size of a feature map."""
+
+    frames: int
+    height: int
+    width: int
+
+    @property
+    def size(self) -> int:
+        return self.frames * self.height * self.width
+
+    def halved(self, *, in_time: bool) -> "Volume":
+        """As a downsampler leaves it."""
+        return Volume((self.frames + 1) // 2 if in_time else self.frames, self.height // 2, self.width // 2)
+
+    def doubled(self, *, in_time: bool) -> "Volume":
+        """As an upsampler leaves it: the first frame is not repeated."""
+        return Volume(2 * self.frames - 1 if in_time else self.frames, 2 * self.height, 2 * self.width)
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution, and the feature map that it gives."""
+
+    in_channels: int
+    out_channels: int
+    kernel: int
+    volume: Volume
+
+    @property
+    def parameters(self) -> int:
+        return (self.in_channels * self.kernel + 1) * self.out_channels
+
+    @property
+    def flops(self) -> int:
+        # With one frame a causal kernel is summed over time and applied in 2D.
+        taps = FRAME_TAPS if self.kernel == CAUSAL_TAPS and self.volume.frames == 1 else self.kernel
+        return 2 * self.in_channels * self.out_channels * taps * self.volume.size
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A GroupNorm; the decoder's is also scaled and shifted by the latent, through two 1x1x1 convolutions."""
+
+    channels: int
+    latent: Volume | None
+
+    def convolutions(self) -> Iterator[Convolution]:
+        if self.latent:
+            yield from [Convolution(LATENT_CHANNELS, self.channels, 1, self.latent)] * 2
+
+    @property
+    def parameters(self) -> int:
+        return 2 * self.channels + sum(layer.parameters for layer in self.convolutions())
+
+
+@dataclass(frozen=True)
+class Residual:
+    """A residual block on feature maps of one size."""
+
+    in_channels: int
+    out_channels: int
+    volume: Volume
+    latent: Volume | None
+
+    def norms(self) -> tuple[Norm, Norm]:
+        return Norm(self.in_channels, self.latent), Norm(self.out_channels, self.latent)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        yield Convolution(self.out_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        if self.in_channels != self.out_channels:
+            yield Convolution(self.in_channels, self.out_channels, 1, self.volume)
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """A change of resolution and the convolution of every frame that belongs to it."""
+
+    channels: int
+    before: Volume
+    after: Volume
+
+    def norms(self) -> tuple[Norm, ...]:
+        return ()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield Convolution(self.channels, self.channels, FRAME_TAPS, self.after)
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The first convolution."""
+
+    in_channels: int
+    out_channels: int
+    volume: Volume
+
+    def norms(self) -> tuple[Norm, ...]:
+        return ()
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The last norm and convolution."""
+
+    in_channels: int
+    out_channels: int
+    volume: Volume
+    latent: Volume | None
+
+    def norms(self) -> tuple[Norm]:
+        return (Norm(self.in_channels, self.latent),)
+
+    def convolutions(self) -> Iterator[Convolution]:
+        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+
+
+Layer = Stem | Residual | Resampling | Head
+
+
+def encoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
+    """From pixels to moments, in the order of computation."""
+    volumes = [pixels]
+    for index in range(NUM_HALVINGS):
+        volumes.append(volumes[-1].halved(in_time=index < NUM_TIME_STAGES))
+    yield Stem(PIXEL_CHANNELS, shape.widths[0], pixels)
+    for index, (width, volume) in enumerate(zip(shape.widths, volumes, strict=True)):
+        yield from _residuals(shape.widths[max(index - 1, 0)], width, shape.encoder_blocks, volume, None)
+        if index + 1 < len(volumes):
+            yield Resampling(width, volume, volumes[index + 1])
+    last = shape.widths[-1]
+    yield from _residuals(last, last, shape.middle_blocks, volumes[-1], None)
+    yield Head(last, 2 * LATENT_CHANNELS, volumes[-1], None)
+
+
+def decoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
+    """From latents to pixels, in the order of computation."""
+    latent, widths = latent_volume(pixels), shape.widths[::-1]
+    volumes = [latent]
+    for index in range(NUM_HALVINGS):
+        volumes.append(volumes[-1].doubled(in_time=index < NUM_TIME_STAGES))
+    yield Stem(LATENT_CHANNELS, widths[0], latent)
+    yield from _residuals(widths[0], widths[0], shape.middle_blocks, latent, latent)
+    for index, (width, volume) in enumerate(zip(widths, volumes, strict=True)):
+        yield from _residuals(widths[max(index - 1, 0)], width, shape.decoder_blocks, volume, latent)
+        if index + 1 < len(volumes):
+            yield Resampling(width, volume, volumes[index + 1])
+    yield Head(widths[-1], PIXEL_CHANNELS, pixels, latent)
+
+
+def latent_volume(pixels: Volume) -> Volume:
+    """The latents of a clip."""
+    return Volume(1 + (pixels.frames - 1) // TEMPORAL_FACTOR, pixels.height // SPATIAL_FACTOR, pixels.width // SPATIAL_FACTOR)
+
+
+def layer_parameters(layer: Layer) -> int:
+    """Weights of a layer, its norms included."""
+    convolutions, norms = layer.convolutions(), layer.norms()
+    return sum(layer.parameters for layer in convolutions) + sum(norm.parameters for norm in norms)
+
+
+def layer_flops(layer: Layer) -> int:
+    """Operations of a layer's forward pass on one sample."""
+    scaling = (convolution for norm in layer.norms() for convolution in norm.convolutions())
+    return sum(convolution.flops for convolution in (*layer.convolutions(), *scaling))
+
+
+def _residuals(width_in: int, width: int, count: int, volume: Volume, latent: Volume | None) -> Iterator[Residual]:
+    for before, after in pairwise([width_in] + [width] * count):
+        yield Residual(before, after, volume, latent)

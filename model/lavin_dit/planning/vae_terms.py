@@ -1,0 +1,129 @@
+"""The networks that only judge the ST-VAE's reconstructions, the discriminator and VGG16: weights, operations, memory. Never imports torch.
+
+The lists follow vae/discriminator.py, vae/vgg.py and vae/perceptual.py; tests hold them against those.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lavin_dit.planning.dit_activations import FLOAT32
+from lavin_dit.planning.vae_layers import PIXEL_CHANNELS, Volume
+from lavin_dit.training_config import AdversarialConfig, TrainVaeConfig
+
+DUEL_FORWARDS, DUEL_PASSES = 7.0, 2
+"""What both sides' losses and their backward passes take, in the discriminator's forwards; passes whose tensors are kept until the end."""
+DISTANCE_FORWARDS = 3.0
+VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+INDEX_BYTES = 8
+DISTANCE_TENSORS = 3
+"""Of each stage's features: what they should be, their unit-length version, and the difference."""
+STRUCTURE_TENSORS = 74
+"""Tensors of the pixels' size that multi-scale structural similarity keeps, all scales together, as measured."""
+MAX_WIDENING = 8
+
+
+@dataclass(frozen=True)
+class PatchLayer:
+    """A convolution of the discriminator, and the feature map that it gives."""
+
+    in_channels: int
+    out_channels: int
+    taps: int
+    before: Volume
+    after: Volume
+    has_norm: bool
+
+    @property
+    def weights(self) -> int:
+        norm = 2 * self.out_channels if self.has_norm else 0
+        return (3 * self.taps * self.in_channels + 1) * self.out_channels + norm
+
+    @property
+    def flops(self) -> int:
+        frames = 1 if self.before.frames == 1 else 3
+        return 2 * frames * self.taps * self.in_channels * self.out_channels * self.after.size
+
+    @property
+    def kept(self) -> int:
+        """What the convolution reads, and what its norm and its activation do. Units: bytes a sample."""
+        readers = 2 if self.has_norm else 1
+        return FLOAT32 * (self.in_channels * self.before.size + readers * self.out_channels * self.after.size)
+
+
+def discriminator_layers(adversarial: AdversarialConfig, pixels: Volume) -> Iterator[PatchLayer]:
+    """From pixels to scores, in the order of computation."""
+    channels, volume = PIXEL_CHANNELS, pixels
+    for index in range(adversarial.num_layers):
+        wide = adversarial.width * min(2**index, MAX_WIDENING)
+        frames = (volume.frames - 1) // 2 + 1 if index and volume.frames > 1 else volume.frames
+        after = Volume(frames, (volume.height - 2) // 2 + 1, (volume.width - 2) // 2 + 1)
+        yield PatchLayer(channels, wide, 16, volume, after, has_norm=index > 0)
+        channels, volume = wide, after
+    yield PatchLayer(channels, 1, 9, volume, volume, has_norm=False)
+
+
+def vgg_flops(pixels: Volume) -> float:
+    """One pass of VGG16's convolutions over every frame."""
+    total, narrow = 0, PIXEL_CHANNELS
+    for stage, (wide, count) in enumerate(VGG_STAGES):
+        area = pixels.frames * (pixels.height >> stage) * (pixels.width >> stage)
+        total, narrow = total + 2 * 9 * wide * (narrow + (count - 1) * wide) * area, wide
+    return float(total)
+
+
+def vgg_weights() -> int:
+    """Weights of VGG16's convolutions."""
+    channels = [PIXEL_CHANNELS, *(width for width, count in VGG_STAGES for _ in range(count))]
+    return sum((9 * narrow + 1) * wide for narrow, wide in pairwise(channels))
+
+
+def vgg_kept(pixels: Volume) -> int:
+    """What a perceptual distance keeps for its gradient: activations, where pooling looked, differences. Units: bytes a sample."""
+    total = 0
+    for stage, (wide, count) in enumerate(VGG_STAGES):
+        area = pixels.frames * (pixels.height >> stage) * (pixels.width >> stage)
+        pooled = INDEX_BYTES * wide * area // 4 if stage + 1 < len(VGG_STAGES) else 0
+        total += FLOAT32 * wide * area * (count + DISTANCE_TENSORS) + pooled
+    return total
+
+
+def terms_kept(config: TrainVaeConfig, pixels: Volume) -> int:
+    """What perceptual and adversarial terms keep until the reconstruction's gradient is there. Units: bytes a sample."""
+    kept = 0
+    if config.perceptual.weight:
+        structure = STRUCTURE_TENSORS * PIXEL_CHANNELS * pixels.size * FLOAT32
+        kept += vgg_kept(pixels) if config.perceptual.features else structure
+    if config.adversarial:
+        kept += DUEL_PASSES * sum(layer.kept for layer in discriminator_layers(config.adversarial, pixels))
+    return kept
+
+
+def terms_flops(config: TrainVaeConfig, pixels: Volume) -> float:
+    """Operations of a sample's terms, forward and backward."""
+    flops = 0.0
+    if config.perceptual.weight and config.perceptual.features:
+        flops += DISTANCE_FORWARDS * vgg_flops(pixels)
+    if config.adversarial:
+        flops += DUEL_FORWARDS * sum(layer.flops for layer in discriminator_layers(config.adversarial, pixels))
+    return flops
+
+
+def kernels_kept(config: TrainVaeConfig, pixels: Volume) -> int:
+    """The middle taps of the discriminator's kernels, which images alone take, once a pass. Units: bytes for any number of samples."""
+    if not config.adversarial or pixels.frames > 1:
+        return 0
+    kernels = sum(layer.taps * layer.in_channels * layer.out_channels for layer in discriminator_layers(config.adversarial, pixels))
+    return DUEL_PASSES * FLOAT32 * kernels
+
+
+def judges_bytes(config: TrainVaeConfig) -> int:
+    """What stays of the judges from step to step: VGG16's weights; the discriminator's, their gradients and both moments, on every GPU."""
+    features = vgg_weights() if config.perceptual.weight and config.perceptual.features else 0
+    return FLOAT32 * (features + 4 * discriminator_weights(config))
+
+
+def discriminator_weights(config: TrainVaeConfig) -> int:
+    """Weights of the discriminator; 0 where there is none."""
+    smallest = Volume(1, 2**16, 2**16)
+    return sum(layer.weights for layer in discriminator_layers(config.adversarial, smallest)) if config.adversarial else 0

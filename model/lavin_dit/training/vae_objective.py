@@ -1,0 +1,176 @@
+"""The ST-VAE's objective: reconstruction of every distinct picture of the training shards, and in a second stage of clips too."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lavin_dit.data.latents import unique_members
+from lavin_dit.data.order import sample_at
+from lavin_dit.data.shards import ShardSet
+from lavin_dit.errors import InputError
+from lavin_dit.inference import to_model
+from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
+from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.training.objective import Adversary, Cost, Losses, Objective
+from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
+from lavin_dit.vae.adversarial import DUEL_FORWARDS, fight, pull_norm, slope_of
+from lavin_dit.vae.balance import ADVERSARIAL_PULL, RECONSTRUCTION_PULL, Balance
+from lavin_dit.vae.discriminator import PatchDiscriminator
+from lavin_dit.vae.losses import PixelLosses, kl_loss, pixel_losses
+from lavin_dit.vae.perceptual import DISTANCE_FORWARDS, FeatureDistance, perceptual_term
+from lavin_dit.vae.st_vae import Moments, STVae
+
+NOISE_STREAM, CLIP_STREAM, WINDOW_STREAM, DISCRIMINATOR_STREAM = 1, 2, 3, 4
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A batch of pictures or of clips, and the noise of their posterior draws.
+
+    Shapes: pixels `(b, c, t, h, w)`, t = 1 for pictures; noise `(b, z, f, y, x)`.
+    """
+
+    pixels: Tensor
+    noise: Tensor
+    step: int
+    """The data position that they were drawn for."""
+
+
+class VaeObjective(Objective[Pictures]):
+    """Squared and absolute error, KL, and where asked for a perceptual and an adversarial term, on pictures and clips."""
+
+    network: STVae
+
+    def __init__(self, network: STVae, shards: ShardSet, config: TrainVaeConfig, device: torch.device) -> None:
+        """Raises: InputError where the shards hold no clips of the length asked for, or the file of features is not what it should be."""
+        super().__init__()
+        if config.clips:
+            check_clips(shards, config.clips)
+        self.network = network
+        self.perceptual = perceptual_term(config.perceptual)
+        self.discriminator = _make_discriminator(config)
+        self.balance = Balance()
+        self._shards, self._config, self._device = shards, config, device
+        self._members = unique_members(shards)
+
+    def batch(self, step: int, samples: range) -> Pictures:
+        positions = [step * self._config.batch_size + sample for sample in samples]
+        clips = self._config.clips
+        if clips and self._sees_clips(step, clips):
+            pixels = torch.stack([self._clip(position, clips.frames) for position in positions])
+        else:
+            pixels = torch.stack([self._picture(position) for position in positions])
+        _, _, t, h, w = pixels.shape
+        latent = (LATENT_CHANNELS, 1 + (t - 1) // TEMPORAL_FACTOR, h // SPATIAL_FACTOR, w // SPATIAL_FACTOR)
+        noise = torch.stack([self._noise(position, latent) for position in positions])
+        return Pictures(pixels.to(self._device), noise.to(self._device), step)
+
+    def forward(self, batch: Pictures) -> Losses:
+        reconstruction, mean, logvar = self.network(batch.pixels, batch.noise)
+        kl = kl_loss(Moments(mean.float(), logvar.float()), batch.pixels)
+        if self.discriminator:
+            losses = self._fought_over(self.discriminator, reconstruction.float(), batch)
+        else:
+            terms = self._terms(reconstruction.float(), batch.pixels)
+            losses = Losses(terms.per_sample.mean(), terms.parts)
+        return Losses(losses.total + self._config.kl_weight * kl, losses.parts | {"kl": kl.detach()})
+
+    def cost(self, batch: Pictures) -> Cost:
+        samples, _, frames, height, width = batch.pixels.shape
+        flops = TRAINING_FACTOR * sum(vae_flops(self._config.shape, samples=samples, frames=frames, height=height, width=width))
+        if isinstance(self.perceptual, FeatureDistance):
+            flops += DISTANCE_FORWARDS * self.perceptual.vgg.forward_flops(samples * frames, height, width)
+        if self.discriminator:
+            flops += DUEL_FORWARDS * self.discriminator.forward_flops(samples, (frames, height, width))
+        return Cost(tokens=batch.noise[:, 0].numel(), flops=flops)
+
+    def adversary(self) -> Adversary | None:
+        if not self.discriminator or not self._config.adversarial:
+            return None
+        return Adversary(self.discriminator, self._config.adversarial.learning_rate)
+
+    def observe(self, means: Mapping[str, float]) -> None:
+        if self.discriminator:
+            self.balance.observe(means)
+
+    def state(self) -> dict[str, float]:
+        return self.balance.state() if self.discriminator else {}
+
+    def take_up(self, state: Mapping[str, float]) -> None:
+        if self.discriminator:
+            self.balance.take_up(state)
+
+    def _terms(self, reconstruction: Tensor, pixels: Tensor) -> PixelLosses:
+        losses = pixel_losses(reconstruction, pixels, absolute_weight=self._config.absolute_weight)
+        if self.perceptual is None:
+            return losses
+        return losses.plus("perceptual", self.perceptual(reconstruction, pixels), weight=self._config.perceptual.weight)
+
+    def _fought_over(self, discriminator: PatchDiscriminator, reconstruction: Tensor, batch: Pictures) -> Losses:
+        """The terms at the pixels and the discriminator's loss; what each term wants is measured at the pixels, and learnt in one go.
+
+        The total's value is that of the reconstruction's terms alone: the scores of a discriminator that learns say nothing about how good
+        a reconstruction is, and change sign.
+        """
+        shown = reconstruction.detach().requires_grad_()
+        terms = self._terms(shown, batch.pixels)
+        (wanted,) = torch.autograd.grad(terms.per_sample.sum(), shown)
+        duel = fight(discriminator, shown, batch.pixels)
+        pull = wanted + self.adversarial_weight(batch.step) * duel.pull
+        learnt = (reconstruction * pull).flatten(1).sum(dim=1).mean()
+        return Losses(
+            terms.per_sample.mean().detach() + slope_of(learnt) + slope_of(duel.hinge),
+            terms.parts
+            | {
+                "adversarial": duel.adversarial,
+                "discriminator": duel.hinge.detach(),
+                RECONSTRUCTION_PULL: pull_norm(wanted),
+                ADVERSARIAL_PULL: pull_norm(duel.pull),
+            },
+        )
+
+    def adversarial_weight(self, step: int) -> float:
+        """The factor of the adversarial loss at a data position; the discriminator itself learns from the first step on."""
+        adversarial = self._config.adversarial
+        return self.balance.weight(adversarial.weight) if adversarial and step >= adversarial.first_step else 0.0
+
+    def _sees_clips(self, step: int, clips: ClipsConfig) -> bool:
+        return step >= clips.first_step and np.random.default_rng([self._config.seed, CLIP_STREAM, step]).random() < clips.share
+
+    def _picture(self, position: int) -> Tensor:
+        """Shapes: returns `(c, 1, h, w)`."""
+        member = self._members[sample_at(position, len(self._members), seed=self._config.seed)]
+        return to_model(self._shards.image(member))[:, None]
+
+    def _clip(self, position: int, num_frames: int) -> Tensor:
+        """As many consecutive frames of a clip, from anywhere in it. Shapes: returns `(c, t, h, w)`."""
+        frames = self._shards.clips[sample_at(position, len(self._shards.clips), seed=self._config.seed)].frames
+        random = np.random.default_rng([self._config.seed, WINDOW_STREAM, position])
+        first = int(random.integers(len(frames) - num_frames + 1))
+        return torch.stack([to_model(self._shards.image(member)) for member in frames[first : first + num_frames]], dim=1)
+
+    def _noise(self, position: int, shape: tuple[int, ...]) -> Tensor:
+        random = np.random.default_rng([self._config.seed, NOISE_STREAM, position])
+        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+
+
+def check_clips(shards: ShardSet, clips: ClipsConfig) -> None:
+    """Raises: InputError where a set of shards has no clips of the length that training asks for."""
+    if not shards.clips:
+        raise InputError(
+            f"{shards.folder}: holds no clips, which train_vae.clips asks for; set prepare.num_{shards.folder.name}_clips above 0"
+        )
+    if clips.frames > shards.clip_frames:
+        raise InputError(f"train_vae.clips.frames is {clips.frames}: the clips in {shards.folder} have {shards.clip_frames} frames")
+
+
+def _make_discriminator(config: TrainVaeConfig) -> PatchDiscriminator | None:
+    if not config.adversarial:
+        return None
+    discriminator = PatchDiscriminator(config.adversarial.width, config.adversarial.num_layers)
+    seed = np.random.SeedSequence([config.seed, DISCRIMINATOR_STREAM]).generate_state(1, np.uint64)[0]
+    discriminator.initialise(torch.Generator().manual_seed(int(seed >> np.uint64(1))))
+    return discriminator

@@ -1,0 +1,34 @@
+from pathlib import Path
+
+import pytest
+
+from lavin_dit.config import load_config
+from lavin_dit.errors import InputError
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+CLIPS = ["prepare.clip_frames=9", "prepare.num_train_clips=4", "prepare.num_test_clips=2"]
+SECOND_STAGE = "train_vae.clips={first_step: 10, share: 0.5, frames: 9}"
+
+
+def test_clips_that_are_rendered_may_be_trained_on() -> None:
+    config = load_config(PARAMS, [*CLIPS, SECOND_STAGE])
+    assert config.train_vae.clips is not None
+    assert config.train_vae.clips.frames == config.prepare.clip_frames == 9
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prepare.clip_frames=5"], r"^prepare: clip_frames is 5: needs num_train_clips or num_test_clips above 0; use 1 for images$"),
+        (
+            ["prepare.num_train_clips=5"],
+            r"^prepare: clip_frames is 1: must be 1 \+ 4k with k above 0 \(5, 9, 13 \.\.\.\) where num_train_clips",
+        ),
+        ([SECOND_STAGE], r"^train_vae\.clips is set: needs prepare\.num_train_clips and prepare\.num_test_clips above 0$"),
+        ([*CLIPS, "prepare.num_test_clips=0", SECOND_STAGE], r"^train_vae\.clips is set: needs prepare\.num_train_clips and"),
+        ([*CLIPS, "prepare.clip_frames=5", SECOND_STAGE], r"^train_vae\.clips\.frames is 9: must be at most prepare\.clip_frames \(5\)$"),
+    ],
+)
+def test_clips_that_nobody_renders_are_refused_before_anything_runs(overrides: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        load_config(PARAMS, overrides)
