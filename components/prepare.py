@@ -1,4 +1,4 @@
-"""prepare: renders scenes, reads the user's pairs and photographs, and writes tar shards with an index and a manifest."""
+"""prepare: renders scenes and clips, reads the user's pairs and photographs, and writes tar shards with an index and a manifest."""
 
 import logging
 import shutil
@@ -10,6 +10,7 @@ import numpy as np
 
 from components.folders import atomic_folder, step_key, write_json
 from lavin_dit.config import PrepareConfig
+from lavin_dit.data.clips import render_clip
 from lavin_dit.data.pairs import PHOTOS, RawData, find_raw, read_pair, read_photo
 from lavin_dit.data.scenes import render_scene
 from lavin_dit.data.shards import SPLITS, ShardWriter, encode_png, write_manifest
@@ -23,8 +24,6 @@ INPUTS: tuple[str, ...] = ("raw",)
 OUTPUTS: tuple[str, ...] = ("shards",)
 
 MIB = 2**20
-CLIP_KINDS: frozenset[str] = frozenset()
-"""Kinds of tasks whose targets are clips."""
 
 Counts = dict[str, dict[str, int]]
 
@@ -41,7 +40,7 @@ def run(config: PrepareConfig, inputs: Mapping[str, Path], outputs: Mapping[str,
         _report_gaps(counts)
         write_manifest(folder, resolution=config.resolution, clip_frames=config.clip_frames, counts=counts)
         write_json(folder / "config.json", config.model_dump(mode="json"))
-        write_json(folder / "metrics.json", _metrics(counts))
+        write_json(folder / "metrics.json", _metrics(config, counts))
 
 
 def check(config: PrepareConfig, raw: Path) -> RawData:
@@ -52,8 +51,6 @@ def check(config: PrepareConfig, raw: Path) -> RawData:
     unknown = [name for name in config.tasks if name not in TASKS]
     if unknown:
         raise InputError(f"prepare.tasks names {', '.join(unknown)}: the tasks known are {', '.join(TASKS)}")
-    if config.clip_frames > 1 and not any(TASKS[name].kind in CLIP_KINDS for name in config.tasks):
-        raise InputError(f"prepare.clip_frames is {config.clip_frames}: none of prepare.tasks is a video task, use 1")
     found = find_raw(raw, seed=config.seed, test_fraction=config.test_fraction)
     _check_training_data(config, found, raw)
     return found
@@ -119,6 +116,7 @@ def _write_pairs(config: PrepareConfig, raw: RawData, folder: Path) -> Counts:
         pairs = _Pairs(config, folder, stack)
         _add_files(config, raw, pairs)
         _add_scenes(config, pairs)
+        _add_clips(config, pairs)
     return pairs.counts
 
 
@@ -151,6 +149,22 @@ def _add_scenes(config: PrepareConfig, pairs: _Pairs) -> None:
                 progress.advance()
 
 
+def _add_clips(config: PrepareConfig, pairs: _Pairs) -> None:
+    numbers = _num_clips(config)
+    with Progress("render clips", sum(numbers.values())) as progress:
+        for split, number in numbers.items():
+            for count in range(number):
+                index = scene_index(split, count)
+                frames = render_clip(config.seed, index, config.resolution, num_frames=config.clip_frames)
+                key = f"clip-{index:07d}"
+                pairs.writers[split].add_clip(key, scene=key, frame_pngs=[encode_png(frame) for frame in frames])
+                progress.advance()
+
+
+def _num_clips(config: PrepareConfig) -> dict[str, int]:
+    return {"train": config.num_train_clips, "test": config.num_test_clips}
+
+
 def scene_index(split: str, count: int) -> int:
     """Training scenes have even numbers and held-out ones odd ones: neither moves when there are more of the other."""
     return 2 * count + SPLITS.index(split)
@@ -166,6 +180,7 @@ def _report_gaps(counts: Counts) -> None:
             logger.warning("%s: has no held-out pairs and cannot be measured", task)
 
 
-def _metrics(counts: Counts) -> dict[str, object]:
+def _metrics(config: PrepareConfig, counts: Counts) -> dict[str, object]:
     totals = {split: sum(numbers[split] for numbers in counts.values()) for split in SPLITS}
-    return {"pairs": totals, "tasks": counts}
+    clips = _num_clips(config)
+    return {"pairs": totals, "tasks": counts} | ({"clips": clips} if any(clips.values()) else {})

@@ -1,67 +1,118 @@
-"""Step: trains the ST-VAE on every distinct picture of the training shards."""
+"""Step: trains the ST-VAE on every distinct picture of the training shards, and in a second stage on clips too."""
 
+import logging
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean
 
 import torch
+from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
 from components.folders import write_json
-from components.shared_folder import shared_folder
-from lavin_dit.config import TrainVaeConfig
+from components.shared_folder import run_identity, shared_folder
 from lavin_dit.data.latents import unique_members
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
-from lavin_dit.evaluation.metrics import psnr_of
-from lavin_dit.inference import decode_images, encode_images, to_model, to_pixels
+from lavin_dit.evaluation.reconstruction import clip_metrics, psnr, ssim
+from lavin_dit.inference import to_model, to_pixels
+from lavin_dit.training.finetuning import begin_from, freeze
 from lavin_dit.training.fit import Fitted, fit
-from lavin_dit.training.objectives import VaeObjective
 from lavin_dit.training.processes import join_processes
+from lavin_dit.training.vae_objective import VaeObjective, check_clips
+from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
 from lavin_dit.vae.st_vae import STVae
-from lavin_dit.vae.statistics import measure_statistics
+from lavin_dit.vae.statistics import LatentReport, describe_latents, measure_statistics
 from lavin_dit.weights import TrainedVae, save_vae
+
+logger = logging.getLogger(__name__)
 
 INPUTS = ("shards",)
 OUTPUTS = ("vae",)
 
-MEASURED_PICTURES = 512
+MEASURED_PICTURES, MEASURED_CLIPS = 512, 64
+PICTURES_AT_ONCE, CLIPS_AT_ONCE = 32, 4
 LAST_ROWS = 10
 
 
 def run(config: TrainVaeConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
     """Trains, or continues a killed run; leaves the averaged weights, latent statistics and reconstructions.
 
-    Raises: InputError where there are no held-out pictures to measure it on.
+    Raises: InputError where there are no held-out pictures, or clips, to measure it on.
     """
-    _check_held_out(inputs["shards"])
+    _check_held_out(inputs["shards"], config)
     with join_processes() as processes, shared_folder(outputs["vae"], config, inputs, processes) as folder:
         shards = ShardSet(inputs["shards"], "train")
         network = STVae(config.shape)
         network.initialise(torch.Generator().manual_seed(config.seed))
-        fitted = fit("train ST-VAE", VaeObjective(network, shards, config, processes.device), config, processes, folder)
+        if config.initial_weights:
+            begin_from(network, config.initial_weights, key="train_vae.initial_weights")
+        freeze(network, config.frozen, key="train_vae.frozen")
+        objective = VaeObjective(network, shards, config, processes.device)
+        fitted = fit("vae", objective, config, processes, folder, identity=run_identity(config, inputs))
         if processes.is_first:
-            network.load_state_dict(fitted.weights, strict=True)
-            _finish(network, fitted, config, shards, inputs["shards"], folder)
+            trained = STVae(config.shape)
+            trained.load_state_dict(fitted.weights, strict=True)
+            _finish(trained.to(processes.device), fitted, config, shards, inputs["shards"], folder)
 
 
-def _check_held_out(shards: Path) -> None:
-    if not ShardSet(shards, "test").pairs:
+def _check_held_out(shards: Path, config: TrainVaeConfig) -> None:
+    held_out = ShardSet(shards, "test")
+    if not held_out.pairs:
         raise InputError(f"{shards}: holds no held-out pairs; set prepare.num_test_scenes or prepare.test_fraction above 0")
+    if config.clips:
+        check_clips(held_out, config.clips)
 
 
 def _finish(network: STVae, fitted: Fitted, config: TrainVaeConfig, shards: ShardSet, source: Path, folder: Path) -> None:
-    network.cpu().eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
     statistics = measure_statistics(network, _pictures(shards, MEASURED_PICTURES))
-    vae = TrainedVae(network, statistics, shards.resolution)
-    save_vae(folder, vae)
-    held_out = _pictures(ShardSet(source, "test"), MEASURED_PICTURES)
-    restored = reconstruct(vae, held_out)
-    write_json(folder / "metrics.json", {"psnr": psnr(restored, held_out), "loss": fitted.history.mean_of_last("loss", LAST_ROWS)})
-    _write_reconstructions(folder / "reconstructions", held_out, restored, config.num_reconstructions)
-    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    save_vae(folder, TrainedVae(network, statistics, shards.resolution))
+    shown = folder / "reconstructions"
+    shutil.rmtree(shown, ignore_errors=True)
+    shown.mkdir()
+    held_out = ShardSet(source, "test")
+    metrics = {"loss": fitted.history.mean_of_last("loss", LAST_ROWS), **_measure_pictures(network, held_out, config, shown)}
+    if config.clips:
+        metrics["clips"] = _measure_clips(network, held_out, config.clips, config.num_reconstructions, shown)
+    write_json(folder / "metrics.json", metrics)
+    for name in ("checkpoints", "heartbeats"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def _measure_pictures(network: STVae, held_out: ShardSet, config: TrainVaeConfig, shown: Path) -> dict[str, object]:
+    pictures = _pictures(held_out, MEASURED_PICTURES)
+    restored = reconstruct(network, pictures[:, :, None], at_once=PICTURES_AT_ONCE)[:, :, 0]
+    for index in _spread(len(pictures), config.num_reconstructions):
+        _save_picture(torch.cat([pictures[index], restored[index]], dim=2), shown / f"{index:05d}.png")
+    latents = describe_latents(network, pictures)
+    _warn_of_collapse(latents)
+    return {"psnr": psnr(restored, pictures), "ssim": ssim(restored, pictures), "latents": latents.as_metrics()}
+
+
+def _measure_clips(network: STVae, held_out: ShardSet, config: ClipsConfig, num_shown: int, shown: Path) -> dict[str, float]:
+    """Of whole clips' beginnings; the pictures show the original's frames above those of the reconstruction."""
+    clips = torch.stack(
+        [
+            torch.stack([to_model(held_out.image(member)) for member in clip.frames[: config.frames]], dim=1)
+            for clip in held_out.clips[:MEASURED_CLIPS]
+        ]
+    )
+    restored = reconstruct(network, clips, at_once=CLIPS_AT_ONCE)
+    for index in _spread(len(clips), num_shown):
+        strips = [rearrange(clip, "c t h w -> c h (t w)") for clip in (clips[index], restored[index])]
+        _save_picture(torch.cat(strips, dim=1), shown / f"clip-{index:05d}.png")
+    return clip_metrics(restored, clips)
+
+
+def _warn_of_collapse(latents: LatentReport) -> None:
+    if latents.collapsed_share > 0.5:
+        logger.warning(
+            "%d of %d latent channels have collapsed onto the prior and say nothing: lower train_vae.kl_weight",
+            round(latents.collapsed_share * len(latents.channel_kl)),
+            len(latents.channel_kl),
+        )
 
 
 def _pictures(shards: ShardSet, count: int) -> Tensor:
@@ -71,21 +122,17 @@ def _pictures(shards: ShardSet, count: int) -> Tensor:
 
 
 @torch.no_grad()
-def reconstruct(vae: TrainedVae, pictures: Tensor) -> Tensor:
-    """Encodes and decodes, in small batches. Shapes: `(b, c, h, w)` to the same, clamped to [-1, 1]."""
-    parts = pictures.split(32)  # type: ignore[no-untyped-call]
-    return torch.cat([decode_images(vae, encode_images(vae, part)).clamp(-1.0, 1.0) for part in parts])
+def reconstruct(network: STVae, clips: Tensor, *, at_once: int) -> Tensor:
+    """Encodes and decodes, a few at a time. Shapes: `(b, c, t, h, w)` to the same, clamped to [-1, 1], on the CPU."""
+    device = next(network.parameters()).device
+    parts = clips.split(at_once)  # type: ignore[no-untyped-call]
+    return torch.cat([network.decode(network.encode(part.to(device)).mean).clamp(-1.0, 1.0).cpu() for part in parts])
 
 
-def psnr(restored: Tensor, pictures: Tensor) -> float:
-    """Mean peak signal-to-noise ratio over pictures in [-1, 1], in decibels, as the evaluation measures it."""
-    squared = ((restored - pictures) / 2.0).square().flatten(1).mean(dim=1)
-    return mean(psnr_of(error) for error in squared.tolist())
+def _spread(length: int, count: int) -> list[int]:
+    """Up to `count` positions, spread over a length."""
+    return list(range(0, length, max(1, length // max(count, 1))))[:count]
 
 
-def _write_reconstructions(folder: Path, pictures: Tensor, restored: Tensor, count: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for index in range(0, len(pictures), max(1, len(pictures) // max(count, 1)))[:count]:
-        side_by_side = torch.cat([pictures[index], restored[index]], dim=2)
-        Image.fromarray(to_pixels(side_by_side)).save(folder / f"{index:05d}.png")
+def _save_picture(picture: Tensor, path: Path) -> None:
+    Image.fromarray(to_pixels(picture)).save(path)

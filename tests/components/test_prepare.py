@@ -18,6 +18,7 @@ from PIL import Image
 from components import prepare
 from components.steps import load_step
 from lavin_dit.config import PrepareConfig
+from lavin_dit.data.clips import render_clip
 from lavin_dit.data.scenes import render_scene
 from lavin_dit.data.shards import ShardSet, verify_shards
 from lavin_dit.data.tasks import TASKS
@@ -30,6 +31,8 @@ SECTION: dict[str, Any] = {
     "tasks": tuple(TASKS),
     "num_train_scenes": 4,
     "num_test_scenes": 2,
+    "num_train_clips": 0,
+    "num_test_clips": 0,
     "test_fraction": 0.25,
     "shard_mib": 0.02,
     "max_megapixels": 1.0,
@@ -135,11 +138,54 @@ def test_pair_folders_join_a_known_task_and_bring_their_own(tmp_path: Path) -> N
     }
 
 
+def test_clips_lie_beside_the_pairs_a_member_a_frame_and_leave_the_pairs_as_they_are(tmp_path: Path) -> None:
+    still = hashes(run(tmp_path, "still"))
+    folder = run(tmp_path, clip_frames=5, num_train_clips=3, num_test_clips=2)
+    assert {**still, **hashes(folder)}.keys() - still.keys() == {
+        "test/clips-00000.tar",
+        "test/clips.json",
+        *(f"train/clips-{number:05d}.tar" for number in range(len(list(folder.glob("train/clips-*.tar"))))),
+        "train/clips.json",
+    }
+    for name, digest in hashes(folder).items():
+        if name in still and name not in ("config.json", "metrics.json", "manifest.json"):
+            assert digest == still[name]
+    verify_shards(folder)
+    assert json.loads((folder / "metrics.json").read_text())["clips"] == {"train": 3, "test": 2}
+    with ShardSet(folder, "train") as train, ShardSet(folder, "test") as test:
+        assert (train.clip_frames, len(train.clips), len(test.clips)) == (5, 3, 2)
+        assert not {clip.scene for clip in train.clips} & {clip.scene for clip in test.clips}
+        for index, clip in zip((0, 2, 4), train.clips, strict=True):
+            frames = np.stack([train.image(member) for member in clip.frames])
+            np.testing.assert_array_equal(frames, render_clip(0, index, 16, num_frames=5))
+    names = []
+    for path in sorted(folder.glob("test/clips-*.tar")):
+        with tarfile.open(path) as archive:
+            names += archive.getnames()
+    assert names == [f"clip-{index:07d}.input.{frame:03d}.png" for index in (1, 3) for frame in range(5)]
+
+
+def test_the_same_parameters_give_the_same_clips(tmp_path: Path) -> None:
+    clips = {"clip_frames": 5, "num_train_clips": 2, "num_test_clips": 1}
+    assert hashes(run(tmp_path, "one", **clips)) == hashes(run(tmp_path, "two", **clips))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"clip_frames": 5}, r"clip_frames is 5: needs num_train_clips or num_test_clips above 0; use 1 for images"),
+        ({"num_train_clips": 2}, r"clip_frames is 1: must be 1 \+ 4k with k above 0 \(5, 9, 13 \.\.\.\) where num_train_clips"),
+    ],
+)
+def test_frames_without_clips_and_clips_without_frames_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PrepareConfig(**{**SECTION, **changes})
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"tasks": ("depth", "flying", "hovering")}, r"^prepare\.tasks names flying, hovering: the tasks known are depth, normals, .*"),
-        ({"clip_frames": 5}, r"^prepare\.clip_frames is 5: none of prepare\.tasks is a video task, use 1$"),
         (
             {"num_train_scenes": 0, "num_test_scenes": 0},
             r"raw: holds no pairs and no photographs, and prepare\.num_train_scenes is 0: there is nothing to learn from$",

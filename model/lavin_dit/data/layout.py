@@ -28,7 +28,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class Camera:
-    """A level camera above the origin that looks along z, tilted down by `pitch`.
+    """A level camera that looks along z, tilted down by `pitch`; above the origin, unless it has moved.
 
     Units: metres, radians; `field_of_view` is the whole angle, equal across and down.
     """
@@ -36,6 +36,8 @@ class Camera:
     height: float
     pitch: float
     field_of_view: float
+    x: float = 0.0
+    z: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ def _draw_solids(random: np.random.Generator, camera: Camera) -> tuple[Solid, ..
     solids: list[Solid] = []
     for _ in range(PLACEMENT_TRIES):
         solid = _draw_solid(random, camera)
-        if all(_stand_apart(solid, other) for other in solids):
+        if all(stand_apart(solid, other) for other in solids):
             solids.append(solid)
         if len(solids) == wanted:
             break
@@ -142,6 +144,7 @@ def _draw_half(random: np.random.Generator, shape: str) -> tuple[float, float, f
     return radius, radius * slenderness, radius
 
 
-def _stand_apart(a: Solid, b: Solid) -> bool:
+def stand_apart(a: Solid, b: Solid) -> bool:
+    """Whether two solids leave a gap between them, however they are turned."""
     reach = math.hypot(a.half[0], a.half[2]) + math.hypot(b.half[0], b.half[2])
     return math.hypot(a.x - b.x, a.z - b.z) > reach * 0.85 + MIN_GAP_M

@@ -99,7 +99,7 @@ def _trace(layout: Layout, directions: Array) -> tuple[Array, NDArray[np.uint8]]
     is_down = directions[1] < -1e-5
     depths = np.where(is_down, -height / np.where(is_down, directions[1], np.float32(-1)), np.float32(np.inf))
     owners = np.where(is_down, GROUND, SKY).astype(np.uint8)
-    eye = np.array([[0], [height], [0]], np.float32)
+    eye = np.array([[layout.camera.x], [height], [layout.camera.z]], np.float32)
     for owner, solid in enumerate(layout.solids, start=FIRST_SOLID):
         hits = cast(solid, eye, directions, nearest=0.05)
         is_nearer = hits < depths
@@ -111,7 +111,7 @@ def _trace(layout: Layout, directions: Array) -> tuple[Array, NDArray[np.uint8]]
 def _sample(layout: Layout, directions: Array) -> _Samples:
     depths, owners = _trace(layout, directions)
     points = directions * np.where(owners == SKY, np.float32(0), depths)
-    points[1] += np.float32(layout.camera.height)
+    points += np.array([[layout.camera.x], [layout.camera.height], [layout.camera.z]], np.float32)
     normals, albedo = np.zeros_like(directions), paint_sky(layout.light, directions)
     faces, gloss = np.zeros(depths.shape, np.uint8), np.zeros(depths.shape, np.float32)
     ground = np.flatnonzero(owners == GROUND)

@@ -1,25 +1,25 @@
-"""Tar shards of picture pairs with an index beside them: written with the same bytes every time, read through mmap, always verified.
+"""Tar shards of picture pairs and of clips, with an index beside them.
 
 A split's folder holds `index.json` and `shard-00000.tar` …; members are called `<key>.input.png` and `<key>.target.png`, so that any
-reader of webdataset's layout can read a shard without the index.
+reader of webdataset's layout can read a shard without the index. Where there are clips, `clips.json` and `clips-00000.tar` … hold them,
+a member a frame: `<key>.input.000.png` …, beside which a target has room.
 """
 
-import hashlib
 import io
 import json
-import mmap
 import re
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from lavin_dit.data.tars import Member as Member
+from lavin_dit.data.tars import TarReader, TarWriter
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 
@@ -27,21 +27,10 @@ FORMAT = 1
 SPLITS = ("train", "test")
 MANIFEST_NAME = "manifest.json"
 MANIFEST_KEYS = {"format", "resolution", "clip_frames", "tasks", "files"}
-INDEX_NAME = "index.json"
-FILE_NAME = re.compile(r"(train|test)/(index\.json|shard-\d{5,}\.tar)")
-BLOCK = tarfile.BLOCKSIZE
-END_OF_TAR = bytes(2 * BLOCK)
+INDEX_NAME, CLIP_INDEX_NAME = "index.json", "clips.json"
+SHARD_STEM, CLIP_STEM = "shard", "clips"
+FILE_NAME = re.compile(r"(train|test)/((index|clips)\.json|(shard|clips)-\d{5,}\.tar)")
 PNG_LEVEL = 1
-
-
-@dataclass(frozen=True)
-class Member:
-    """Where the bytes of one picture lie, and what they must hash to."""
-
-    shard: str
-    offset: int
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True)
@@ -55,6 +44,15 @@ class Pair:
     target: Member
 
 
+@dataclass(frozen=True)
+class Clip:
+    """One clip, a picture a frame, and the moving scene that it shows."""
+
+    key: str
+    scene: str
+    frames: tuple[Member, ...]
+
+
 def encode_png(picture: NDArray[np.uint8]) -> bytes:
     """A picture as PNG. Shapes: (h, w, 3) uint8. Equal pictures give equal bytes."""
     buffer = io.BytesIO()
@@ -63,14 +61,14 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
 
 
 class ShardWriter:
-    """A context manager that writes one split: shards of at most `shard_bytes` (a pair is never torn), and at the end the index."""
+    """A context manager that writes one split: shards of at most `shard_bytes` (no pair or clip is torn), and at the end the indices."""
 
     def __init__(self, folder: Path, split: str, shard_bytes: int) -> None:
         self.folder = folder / split
-        self.shard_bytes = shard_bytes
         self.pairs: list[Pair] = []
-        self._stream: BinaryIO | None = None
-        self._num_shards = 0
+        self.clips: list[Clip] = []
+        self._shards = TarWriter(self.folder, SHARD_STEM, shard_bytes)
+        self._clip_shards = TarWriter(self.folder, CLIP_STEM, shard_bytes)
 
     def __enter__(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -78,30 +76,21 @@ class ShardWriter:
 
     def add(self, key: str, *, task: str, scene: str, input_png: bytes, target_png: bytes) -> None:
         """Appends one pair."""
-        needed = 2 * BLOCK + _padded(len(input_png)) + _padded(len(target_png)) + len(END_OF_TAR)
-        stream = self._stream_with_room(needed)
-        shard = Path(stream.name).name
-        members = [_append(stream, shard, f"{key}.{part}.png", png) for part, png in (("input", input_png), ("target", target_png))]
+        members = self._shards.append({f"{key}.input.png": input_png, f"{key}.target.png": target_png})
         self.pairs.append(Pair(key, task, scene, *members))
 
-    def _stream_with_room(self, needed: int) -> BinaryIO:
-        if self._stream is not None and self._stream.tell() + needed > self.shard_bytes:
-            self._close_shard()
-        if self._stream is None:
-            self._stream = (self.folder / f"shard-{self._num_shards:05d}.tar").open("wb")
-            self._num_shards += 1
-        return self._stream
-
-    def _close_shard(self) -> None:
-        if self._stream is not None:
-            self._stream.write(END_OF_TAR)
-            self._stream.close()
-            self._stream = None
+    def add_clip(self, key: str, *, scene: str, frame_pngs: Sequence[bytes]) -> None:
+        """Appends one clip."""
+        members = self._clip_shards.append({f"{key}.input.{number:03d}.png": png for number, png in enumerate(frame_pngs)})
+        self.clips.append(Clip(key, scene, tuple(members)))
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._close_shard()
+        self._shards.close()
+        self._clip_shards.close()
         if error is None:
             _write_json(self.folder / INDEX_NAME, [asdict(pair) for pair in self.pairs])
+            if self.clips:
+                _write_json(self.folder / CLIP_INDEX_NAME, [asdict(clip) for clip in self.clips])
 
 
 def write_manifest(folder: Path, *, resolution: int, clip_frames: int, counts: Mapping[str, Mapping[str, int]]) -> None:
@@ -123,7 +112,7 @@ def verify_shards(folder: Path) -> None:
 
 
 class ShardSet:
-    """The pairs of one split, read in place; every picture's hash is checked before it is decoded.
+    """The pairs and clips of one split, read in place; every picture's hash is checked before it is decoded.
 
     Raises: InputError naming the file where the manifest, the index or a shard is absent, damaged, or does not match.
     """
@@ -134,38 +123,26 @@ class ShardSet:
         self.resolution: int = manifest["resolution"]
         self.clip_frames: int = manifest["clip_frames"]
         self.tasks: tuple[str, ...] = tuple(sorted(manifest["tasks"]))
-        index = f"{split}/{INDEX_NAME}"
-        _check_file(folder / index, manifest["files"].get(index))
-        self.pairs: tuple[Pair, ...] = tuple(_pair(entry) for entry in _read_json(folder / index))
+        self.pairs: tuple[Pair, ...] = tuple(map(_pair, _read_index(folder, f"{split}/{INDEX_NAME}", manifest)))
+        clip_index = f"{split}/{CLIP_INDEX_NAME}"
+        entries = _read_index(folder, clip_index, manifest) if clip_index in manifest["files"] else []
+        self.clips: tuple[Clip, ...] = tuple(map(_clip, entries))
         self._by_task = {task: tuple(pair for pair in self.pairs if pair.task == task) for task in self.tasks}
         self._keys = {member: pair.key for pair in self.pairs for member in (pair.input, pair.target)}
-        self._maps: dict[str, mmap.mmap] = {}
+        self._keys |= {member: clip.key for clip in self.clips for member in clip.frames}
+        self._reader = TarReader(self.folder)
 
     def pairs_of(self, task: str) -> tuple[Pair, ...]:
         """A task's pairs, in the index's order; none where the task is not in the set."""
         return self._by_task.get(task, ())
 
     def image(self, member: Member) -> NDArray[np.uint8]:
-        """One picture. Shapes: (h, w, 3) uint8."""
-        content = self._map(member.shard)[member.offset : member.offset + member.size]
-        if hashlib.sha256(content).hexdigest() != member.sha256:
-            key = self._keys.get(member, "an unknown pair")
-            raise InputError(
-                f"{self.folder / member.shard}: the content of {key} does not match its hash in {INDEX_NAME}; run prepare again"
-            )
-        with Image.open(io.BytesIO(content), formats=["png"]) as picture:
-            return np.asarray(picture.convert("RGB"))
-
-    def _map(self, shard: str) -> mmap.mmap:
-        if shard not in self._maps:
-            self._maps[shard] = _map_file(self.folder / shard)
-        return self._maps[shard]
+        """One picture, or one frame of a clip. Shapes: (h, w, 3) uint8."""
+        return self._reader.picture(member, key=self._keys.get(member, "an unknown pair"))
 
     def close(self) -> None:
         """Releases the shards; the set can be read again afterwards."""
-        for opened in self._maps.values():
-            opened.close()
-        self._maps.clear()
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self
@@ -174,29 +151,18 @@ class ShardSet:
         self.close()
 
 
-def _append(stream: BinaryIO, shard: str, name: str, content: bytes) -> Member:
-    header = tarfile.TarInfo(name)
-    header.size = len(content)
-    stream.write(header.tobuf(tarfile.USTAR_FORMAT))
-    offset = stream.tell()
-    stream.write(content + bytes(_padded(len(content)) - len(content)))
-    return Member(shard, offset, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _map_file(path: Path) -> mmap.mmap:
-    try:
-        with path.open("rb") as stream:
-            return mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run prepare again") from error
+def _read_index(folder: Path, name: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
+    _check_file(folder / name, manifest["files"].get(name))
+    entries: list[dict[str, Any]] = _read_json(folder / name)
+    return entries
 
 
 def _pair(entry: dict[str, Any]) -> Pair:
     return Pair(entry["key"], entry["task"], entry["scene"], Member(**entry["input"]), Member(**entry["target"]))
+
+
+def _clip(entry: dict[str, Any]) -> Clip:
+    return Clip(entry["key"], entry["scene"], tuple(Member(**frame) for frame in entry["frames"]))
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:

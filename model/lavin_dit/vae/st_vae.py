@@ -29,8 +29,11 @@ class Moments:
 
     def kl(self) -> Tensor:
         """Divergence from the standard normal in nats, averaged over the batch, summed over the latent."""
-        terms = 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar)
-        return terms.flatten(1).sum(dim=1).mean()
+        return self.kl_by_value().flatten(1).sum(dim=1).mean()
+
+    def kl_by_value(self) -> Tensor:
+        """Divergence of each latent value from the standard normal in nats. Shapes: as the mean."""
+        return 0.5 * (self.mean.square() + self.logvar.exp() - 1.0 - self.logvar)
 
 
 class EncoderStage(nn.Module):
@@ -115,6 +118,14 @@ class STVae(nn.Module):
         self.shape = shape
         self.encoder = Encoder(shape)
         self.decoder = Decoder(shape)
+
+    def forward(self, pixels: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What training needs, in one call: the reconstruction from a posterior draw, and the posterior's mean and logvar.
+
+        Shapes: pixels `(b, 3, t, h, w)`, noise `(b, z, f, y, x)`, to pixels and twice the latents.
+        """
+        moments = self.encode(pixels)
+        return self.decode(moments.sample(noise)), moments.mean, moments.logvar
 
     def encode(self, pixels: Tensor) -> Moments:
         """The posterior of clips.

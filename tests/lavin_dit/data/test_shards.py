@@ -146,3 +146,47 @@ def test_a_writer_that_fails_leaves_no_index(tmp_path: Path) -> None:
         fail()
     assert (tmp_path / "train" / "shard-00000.tar").exists()
     assert not (tmp_path / "train" / "index.json").exists()
+
+
+def write_clips(folder: Path, shard_bytes: int = 10_000) -> Path:
+    with ShardWriter(folder, "train", shard_bytes) as writer:
+        for number in range(3):
+            frames = [encode_png(picture(10 * number + frame)) for frame in range(5)]
+            writer.add_clip(f"clip-{number}", scene=f"moving-{number}", frame_pngs=frames)
+    with ShardWriter(folder, "test", shard_bytes):
+        pass
+    write_manifest(folder, resolution=16, clip_frames=5, counts={})
+    return folder
+
+
+def test_clips_come_back_frame_by_frame_and_are_never_torn(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "shards", shard_bytes=8_000)
+    verify_shards(folder)
+    with ShardSet(folder, "train") as shards:
+        assert [(clip.key, clip.scene) for clip in shards.clips] == [(f"clip-{number}", f"moving-{number}") for number in range(3)]
+        for number, clip in enumerate(shards.clips):
+            assert len({frame.shard for frame in clip.frames}) == 1
+            for frame, member in enumerate(clip.frames):
+                np.testing.assert_array_equal(shards.image(member), picture(10 * number + frame))
+        assert len({clip.frames[0].shard for clip in shards.clips}) == 3
+    with ShardSet(folder, "test") as shards:
+        assert shards.clips == ()
+    assert not (folder / "test" / "clips.json").exists()
+
+
+def test_a_damaged_frame_is_refused_naming_shard_and_clip(tmp_path: Path) -> None:
+    folder = write_clips(tmp_path / "shards")
+    with ShardSet(folder, "train") as shards:
+        member = shards.clips[1].frames[2]
+    path = folder / "train" / member.shard
+    content = bytearray(path.read_bytes())
+    content[member.offset + member.size // 2] ^= 1
+    path.write_bytes(content)
+    with (
+        ShardSet(folder, "train") as shards,
+        pytest.raises(InputError, match=rf"{member.shard}: the content of clip-1 does not match its hash"),
+    ):
+        shards.image(member)
+    (folder / "train" / "clips.json").unlink()
+    with pytest.raises(InputError, match=r"train/clips\.json: is missing"):
+        ShardSet(folder, "train")

@@ -1,0 +1,83 @@
+"""A 3D patch discriminator: tells real pictures and clips from reconstructions, patch by patch.
+
+Source: Isola et al., 2017 (PatchGAN), with a third dimension; norms see one sample each, since a batch may be split over processes.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SLOPE = 0.2
+NORM_GROUPS = 8
+MAX_WIDENING = 8
+PIXEL_CHANNELS = 3
+
+
+class PatchConv3d(nn.Conv3d):
+    """A convolution of 3x4x4 taps, or 3x3x3 where space is not halved, with a border of zeros.
+
+    With one frame the outer taps in time see that border alone, so the middle ones, applied in 2D, give the same for a third of the work.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, halves_space: bool, halves_time: bool) -> None:
+        taps, space = (4, 2) if halves_space else (3, 1)
+        super().__init__(in_channels, out_channels, (3, taps, taps), (1 + halves_time, space, space), padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] == 1:
+            return F.conv2d(x.squeeze(2), self.weight[:, :, 1], self.bias, self.stride[1:], self.padding[1:]).unsqueeze(2)
+        return super().forward(x)
+
+    def size_after(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
+        """Shapes: `(t, h, w)` to the same, as it comes out."""
+        t, h, w = ((side + 2 - taps) // stride + 1 for side, taps, stride in zip(size, self.kernel_size, self.stride, strict=True))
+        return t, h, w
+
+
+class PatchDiscriminator(nn.Module):
+    """Strided convolutions that widen as they go down, then one score a patch; above 0 means real.
+
+    Shapes: `(b, 3, t, h, w)`, one frame or more, sides at least `2 ** num_layers`, to `(b, t', h', w')`.
+    """
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        widths = [width * min(2**layer, MAX_WIDENING) for layer in range(num_layers)]
+        layers: list[nn.Module] = []
+        for index, (narrow, wide) in enumerate(zip([PIXEL_CHANNELS, *widths], widths, strict=False)):
+            layers.append(PatchConv3d(narrow, wide, halves_space=True, halves_time=index > 0))
+            if index > 0:
+                layers.append(nn.GroupNorm(_groups(wide), wide))
+            layers.append(nn.LeakyReLU(SLOPE))
+        self.layers = nn.Sequential(*layers)
+        self.score = PatchConv3d(widths[-1], 1, halves_space=False, halves_time=False)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self.score(self.layers(clips))[:, 0]  # type: ignore[no-any-return]
+
+    def forward_flops(self, clips: int, size: tuple[int, int, int]) -> float:
+        """Floating-point operations of one pass. Shapes: size `(t, h, w)`."""
+        total = 0
+        for layer in self.modules():
+            if isinstance(layer, PatchConv3d):
+                taps = layer.weight.numel() // (3 if size[0] == 1 else 1)
+                size = layer.size_after(size)
+                total += 2 * taps * math.prod(size)
+        return float(clips * total)
+
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator) -> None:
+        """Sets every weight: Kaiming-normal convolutions, and a score of almost nothing."""
+        for module in self.modules():
+            if isinstance(module, PatchConv3d):
+                nn.init.kaiming_normal_(module.weight, a=SLOPE, generator=generator)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
+        self.score.weight.mul_(0.1)
+
+
+def _groups(width: int) -> int:
+    """As many groups as a width can be split into, up to the usual number."""
+    return next(groups for groups in range(min(NORM_GROUPS, width), 0, -1) if width % groups == 0)
