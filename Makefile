@@ -5,7 +5,7 @@ READY := $(VENV)/.ready
 TREES := model components pipelines tests benchmarks
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types floors pytest check lock bench image test-image test-cluster clean
+.PHONY: help setup demo study test lint types floors pytest check lock bench image test-image test-cluster clean
 
 # What builds images: docker where its engine answers, else podman.
 ENGINE ?= $(shell docker info >/dev/null 2>&1 && echo docker || echo podman)
@@ -23,6 +23,9 @@ setup: $(READY) ## Makes the virtual environment .venv from constraints.txt (onc
 demo: $(READY) ## Runs the whole pipeline on this machine: data, training, report, bundle, promotion
 	@$(BIN)/lavin run --name demo
 
+study: $(READY) ## Measures loss and metrics over the model's size and the number of context pairs; docs/study.md has the results
+	@$(BIN)/lavin study
+
 test: lint types floors pytest ## Lint, types, floors and tests: what continuous integration runs
 
 lint: $(READY)
@@ -35,7 +38,7 @@ types: $(READY)
 floors: $(READY)
 	$(BIN)/lint-imports
 
-pytest: $(READY)
+pytest: $(READY) $(VENV)/prometheus/promtool
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist loadfile
 
 check: test ## The same as make test
@@ -59,6 +62,10 @@ test-image: $(READY) ## Builds both images with podman from a debootstrap base a
 
 test-cluster: $(READY) ## Runs jobs on the cluster that KUBECONFIG names, in a namespace of its own; IMAGE= the pipeline's image
 	IMAGE=$(IMAGE) $(BIN)/pytest -m cluster -s tests/cluster
+
+# Debian's Prometheus, unpacked without root; where it cannot be had, the tests that need it skip and say so.
+$(VENV)/prometheus/promtool: tests/monitoring/fetch_prometheus.sh | $(READY)
+	-@tests/monitoring/fetch_prometheus.sh $(VENV)/prometheus
 
 lock: ## Resolves constraints.txt afresh, from pyproject.toml alone
 	rm -rf .lock-venv

@@ -10,8 +10,9 @@ from typing import Self
 
 from rich.progress import TaskID
 
-from components.entry import CAUSES
+from components.entry import CAUSES, PASSING_CAUSES
 from lavin_dit.progress import PROGRESS_LINE, make_bars
+from lavin_dit.training.step_line import FIGURES_LINE
 
 INDENT = " " * 4
 """KFP puts this before every line of a step."""
@@ -51,7 +52,7 @@ class Relay(TextIOBase):
 
     def _take(self, line: str) -> None:
         content = line.removeprefix(INDENT).rstrip()
-        if content.startswith(CAUSES):
+        if content.startswith(CAUSES + PASSING_CAUSES):
             self.cause = content
         elif found := STEP_LINE.fullmatch(content):
             self.step, self._is_in_step = found["name"], found["event"] == "started"
@@ -80,7 +81,7 @@ class Lines:
 
 
 class Bars:
-    """Bars for progress lines, plain text for the others."""
+    """Bars for progress lines, plain text for the others; the figures of training steps are left to the log file."""
 
     def __init__(self) -> None:
         self._bars = make_bars()
@@ -92,6 +93,8 @@ class Bars:
 
     def show(self, line: str) -> None:
         """Draws a progress line as a bar; another line ends the bars above it."""
+        if FIGURES_LINE.match(line):
+            return
         found = PROGRESS_LINE.match(line)
         if found is None:
             self._bars.console.print(line, markup=False, highlight=False)

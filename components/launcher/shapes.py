@@ -19,6 +19,8 @@ from lavin_dit.errors import InputError
 MANAGED_BY = {"app.kubernetes.io/managed-by": "lavin-launcher"}
 RUN_LABEL = "lavin.dev/run"
 STEP_LABEL = "lavin.dev/step"
+PROCESSES_LABEL = "lavin.dev/processes"
+"""How many ports of a pod Prometheus scrapes."""
 QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 HASH_ANNOTATION = "lavin.dev/spec-sha256"
 NAME_LENGTH = 32
@@ -112,7 +114,8 @@ class _Filling:
 
     def fill_pod(self, template: Object) -> None:
         """What every pod has, of whatever kind of job."""
-        template["metadata"].setdefault("labels", {}).update(self.labels)
+        processes = {PROCESSES_LABEL: str(self.request.settings.processes)}
+        template["metadata"].setdefault("labels", {}).update(self.labels | processes)
         spec = template["spec"]
         spec["nodeSelector"] = {**spec.get("nodeSelector", {}), **self.accelerator.node_selector}
         spec["tolerations"] = [*spec.get("tolerations", []), *map(dict, self.accelerator.tolerations)]

@@ -185,7 +185,8 @@ def test_a_job_and_its_pods_say_whose_they_are(case, make_object):
     }
     assert ours.items() <= body["metadata"]["labels"].items()
     for template in templates(body):
-        assert template["metadata"]["labels"] == ours | {"lavin.dev/role": "rank"}
+        processes = str(CASES[case].get("processes", 1))
+        assert template["metadata"]["labels"] == ours | {"lavin.dev/role": "rank", "lavin.dev/processes": processes}
 
 
 @pytest.mark.parametrize("step", ["train_dit", "Evaluate", "a_step_with_a_name_that_is_far_too_long_for_a_host", "__"])
