@@ -2,23 +2,23 @@
 
 import csv
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from components.evaluation_facts import gather_configs, gather_facts
 from components.folders import atomic_folder, step_key, write_json, write_text
 from lavin_dit.config import EvaluateConfig
 from lavin_dit.data.encodings import Picture
-from lavin_dit.data.shards import Pair, ShardSet
-from lavin_dit.data.tasks import TASKS, ImagePair, task_of
-from lavin_dit.dit.j_dit import JDit
+from lavin_dit.data.shards import ShardSet, encode_png
+from lavin_dit.data.tasks import TASKS, task_of
+from lavin_dit.evaluation.answers import Model, Question, ask
 from lavin_dit.evaluation.metrics import Measurement, aggregate, measure, undefined
-from lavin_dit.evaluation.queries import Query, draw_queries
+from lavin_dit.evaluation.queries import draw_queries
 from lavin_dit.evaluation.report import Example, Report, render
 from lavin_dit.evaluation.results import (
     ANSWERS,
@@ -36,69 +36,31 @@ from lavin_dit.evaluation.results import (
     score_rows,
     summary,
 )
-from lavin_dit.inference import decode_images, encode_images, predict, to_model, to_pixels
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
+from lavin_dit.inference import to_pixels
 from lavin_dit.progress import Progress
-from lavin_dit.sampling import starting_noise
 from lavin_dit.training.history import read_history
 from lavin_dit.training.processes import join_processes
-from lavin_dit.weights import TrainedVae, load_dit, load_vae
+from lavin_dit.weights import load_dit, load_vae
 
 logger = logging.getLogger(__name__)
 
 INPUTS = ("shards", "vae", "dit")
 OUTPUTS = ("evaluation",)
 
-
-@dataclass(frozen=True)
-class Question:
-    """A query with its pictures."""
-
-    query: Query
-    context: tuple[ImagePair, ...]
-    input: Picture
-    truth: Picture
+LOSS = "loss"
+QUERY_COLUMNS = ("task", "scene", "key", "metric", *ANSWERS)
+"""Of queries.csv: a row for every metric of every query, and one for its flow-matching loss."""
 
 
 @dataclass(frozen=True)
 class Answered:
-    """A question, what each of `ANSWERS` scored on it, and the model's picture."""
+    """A question, what each of `ANSWERS` scored on it, the model's picture, and its flow-matching loss."""
 
     question: Question
     prediction: Picture
+    loss: float
     is_finite: bool
     measured: dict[str, Measurement]
-
-
-@dataclass(frozen=True)
-class Model:
-    """The two networks on their device, and how they are sampled."""
-
-    vae: TrainedVae
-    dit: JDit
-    config: EvaluateConfig
-    device: torch.device
-
-    def answer(self, questions: Sequence[Question]) -> Tensor:
-        """The model's pictures. Shapes: to `(b, c, h, w)`, on the CPU; each question's noise depends on its own number alone."""
-        side = questions[0].input.shape[0] // SPATIAL_FACTOR
-        shape = (LATENT_CHANNELS, 1, side, side)
-        noise = [torch.from_numpy(starting_noise(shape, seed=self.config.seed, index=each.query.index)) for each in questions]
-        return predict(
-            self.vae,
-            self.dit,
-            context_inputs=torch.stack([_stack(pair.input for pair in each.context) for each in questions]).to(self.device),
-            context_targets=torch.stack([_stack(pair.target for pair in each.context) for each in questions]).to(self.device),
-            queries=_stack(each.input for each in questions).to(self.device),
-            noise=torch.stack(noise).to(self.device),
-            sampling=self.config.sampling,
-        ).cpu()
-
-    @torch.no_grad()
-    def reconstruct(self, questions: Sequence[Question]) -> Tensor:
-        """The truths, encoded and decoded. Shapes: to `(b, c, h, w)`, on the CPU."""
-        truths = _stack(each.truth for each in questions).to(self.device)
-        return decode_images(self.vae, encode_images(self.vae, truths)).cpu()
 
 
 def run(config: EvaluateConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
@@ -122,6 +84,8 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Path], outputs: Mapping[str
             configs=gather_configs(config, inputs),
         )
         write(folder, config, results, render(report))
+        _write_rows(folder / "queries.csv", QUERY_COLUMNS, query_rows(answered))
+        write_examples(folder / "examples", report.examples)
         logger.info("the model beats both baselines on %d of %d tasks", num_beating(results), len(results))
 
 
@@ -137,9 +101,10 @@ def answer_all(model: Model, shards: ShardSet) -> list[Answered]:
     answered: list[Answered] = []
     with Progress("evaluate", len(queries)) as progress:
         for start in range(0, len(queries), config.batch_size):
-            questions = [_ask(query, shards) for query in queries[start : start + config.batch_size]]
-            answers = zip(questions, model.answer(questions), model.reconstruct(questions), strict=True)
-            answered += [judge(question, prediction, reconstruction) for question, prediction, reconstruction in answers]
+            questions = [ask(query, shards) for query in queries[start : start + config.batch_size]]
+            answers = model.answer(questions)
+            rows = zip(questions, answers.predictions, answers.reconstructions, answers.losses.tolist(), strict=True)
+            answered += [judge(*row) for row in rows]
             progress.advance(len(questions))
     return answered
 
@@ -150,31 +115,16 @@ def in_reading_order(tasks: Iterable[str]) -> list[str]:
     return sorted(tasks, key=lambda name: (known.get(name, len(known)), name))
 
 
-def _ask(query: Query, shards: ShardSet) -> Question:
-    pair, *context = (_read(pair, shards) for pair in (query.pair, *query.context))
-    return Question(query, tuple(context), pair.input, pair.target)
-
-
-def _read(pair: Pair, shards: ShardSet) -> ImagePair:
-    return ImagePair(shards.image(pair.input), shards.image(pair.target))
-
-
-def _stack(pictures: Iterable[Picture]) -> Tensor:
-    return torch.stack([to_model(picture) for picture in pictures])
-
-
-def judge(question: Question, prediction: Tensor, reconstruction: Tensor) -> Answered:
-    """Measures the model, the baselines and the ceiling on one question."""
+def judge(question: Question, prediction: Tensor, reconstruction: Tensor, loss: float) -> Answered:
+    """Measures the model, the baselines and the ceiling on one question; without context there is no mean of it to measure."""
     task = task_of(question.query.task)
     is_finite = bool(prediction.isfinite().all())
-    pictures = {
-        MODEL: to_pixels(prediction.nan_to_num()),
-        QUERY_UNCHANGED: question.input,
-        CONTEXT_MEAN: mean_picture([pair.target for pair in question.context]),
-        CEILING: to_pixels(reconstruction),
-    }
-    measured = {answer: measure(task, picture, question.truth) for answer, picture in pictures.items()}
-    return Answered(question, pictures[MODEL], is_finite, measured)
+    pictures = {MODEL: to_pixels(prediction.nan_to_num()), QUERY_UNCHANGED: question.input, CEILING: to_pixels(reconstruction)}
+    if question.context:
+        pictures[CONTEXT_MEAN] = mean_picture([pair.target for pair in question.context])
+    nothing = {CONTEXT_MEAN: Measurement(undefined(task.kind))}
+    measured = nothing | {answer: measure(task, picture, question.truth) for answer, picture in pictures.items()}
+    return Answered(question, pictures[MODEL], loss, is_finite, measured)
 
 
 def mean_picture(pictures: Sequence[Picture]) -> Picture:
@@ -208,6 +158,30 @@ def pick_examples(answered: Sequence[Answered], count: int) -> dict[str, list[Ex
         if len(shown) < count:
             shown.append(Example(each.question.context, each.question.input, each.prediction, each.question.truth))
     return examples
+
+
+def query_rows(answered: Iterable[Answered]) -> Iterator[dict[str, object]]:
+    """The rows of queries.csv; an undefined value is left empty."""
+    for each in answered:
+        query = each.question.query
+        names = {"task": query.task, "scene": query.pair.scene, "key": query.pair.key}
+        yield {**names, "metric": LOSS, MODEL: _shown(each.loss)}
+        for metric in each.measured[MODEL].values:
+            values = {answer: _shown(each.measured[answer].values[metric]) for answer in ANSWERS}
+            yield {**names, "metric": metric, **values, **({} if each.is_finite else {MODEL: ""})}
+
+
+def _shown(value: float) -> object:
+    return value if math.isfinite(value) else ""
+
+
+def write_examples(folder: Path, examples: Mapping[str, Sequence[Example]]) -> None:
+    """A picture a task, in which every row is a query, the model's answer, and the truth."""
+    folder.mkdir(exist_ok=True)
+    for task, shown in examples.items():
+        if shown:
+            rows = [np.concatenate([example.query, example.prediction, example.truth], axis=1) for example in shown]
+            (folder / f"{task}.png").write_bytes(encode_png(np.concatenate(rows)))
 
 
 def write(folder: Path, config: EvaluateConfig, results: Sequence[TaskResult], report: str) -> None:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfile, copytree
@@ -22,9 +22,11 @@ from components.results import RIVAL_FILE, rival_fingerprint
 from components.run_plan import check_job, plan_run
 from components.run_request import NOWHERE, RunRequest, evaluation_job, run_folder
 from components.store import Store, open_input, produce, publish
+from components.study import vary
 from components.summaries import outcome_page, plan_page, promotion_page
 from components.tracked_data import fetch, recall
-from lavin_dit.config import SECTIONS, GateConfig, section_from_json, section_to_json
+from lavin_dit.config import SECTIONS, EvaluateConfig, GateConfig, section_from_json, section_to_json
+from lavin_dit.training_config import TrainDitConfig
 
 
 @contextmanager
@@ -163,6 +165,40 @@ def run_conclude(*, state: str, error: str, workspace: str, summary: str, metric
         write_json(Path(metrics.path), outcome.metrics)
         for name, value in outcome.metrics.items():
             metrics.log_metric(name, value)
+
+
+def run_vary(*, train_dit: str, evaluate: str, sizes: Sequence[str], num_pairs: Sequence[float], workspace: str) -> tuple[Any, Any]:
+    """Every model and every question of a study, as the pipeline's loops take them."""
+    with _entered("vary", workspace):
+        model, question = section_from_json("train_dit", train_dit), section_from_json("evaluate", evaluate)
+        assert isinstance(model, TrainDitConfig)
+        assert isinstance(question, EvaluateConfig)
+        variations = vary(model, question, sizes=sizes, num_pairs=num_pairs)
+        return variations.model_items(), variations.question_items()
+
+
+def run_gather(*, size: str, section: str, dit: str, evaluations: Sequence[str], workspace: str, curve: str) -> None:
+    """Gathers what one model of a study scored."""
+    # matplotlib and scikit-image come with it, and no other body needs them.
+    from components.curves import write_curve
+
+    with _entered("gather", workspace):
+        checked = section_from_json("train_dit", section)
+        assert isinstance(checked, TrainDitConfig)
+        Path(curve).mkdir(parents=True, exist_ok=True)
+        write_curve(Path(curve), size=size, section=checked, dit=Path(dit), evaluations=[Path(each) for each in evaluations])
+
+
+def run_compare(*, curves: Sequence[str], workspace: str, trends: str, report: str, summary: str) -> None:
+    """Puts the models of a study side by side."""
+    from components.trends import write_trends
+
+    with _entered("compare", workspace) as folder:
+        Path(trends).mkdir(parents=True, exist_ok=True)
+        write_trends([Path(each) for each in curves], Path(trends))
+        copyfile(Path(trends) / "report.html", report)
+        copyfile(Path(trends) / "summary.md", summary)
+        _keep(Path(trends), run_folder(folder) / "trends")
 
 
 def _check_cluster(job: JobSettings, platform: Platform, workspace: Path) -> None:

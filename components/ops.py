@@ -181,6 +181,36 @@ def promote(
 
 
 @dsl.component(base_image=IMAGE, install_kfp_package=False)
+def vary(train_dit: str, evaluate: str, sizes: list[str], num_pairs: list[int], workspace: str) -> NamedTuple(  # type: ignore[valid-type]
+    "Varied", [("models", list[dict[str, str]]), ("questions", list[str])]
+):
+    """Turns a recipe into a study: a training for every size, an evaluation for every number of context pairs."""
+    from components.op_bodies import run_vary
+
+    return run_vary(train_dit=train_dit, evaluate=evaluate, sizes=sizes, num_pairs=num_pairs, workspace=workspace)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def gather(size: str, section: str, dit: Input[Model], evaluations: Input[list[Artifact]], workspace: str, curve: Output[Artifact]) -> None:
+    """Gathers what one model of a study scored with each number of pairs."""
+    from components.op_bodies import run_gather
+
+    paths = [evaluation.path for evaluation in evaluations]
+    run_gather(size=size, section=section, dit=dit.path, evaluations=paths, workspace=workspace, curve=curve.path)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def compare(
+    curves: Input[list[Artifact]], workspace: str, trends: Output[Artifact], report: Output[HTML], summary: Output[Markdown]
+) -> None:
+    """Puts the models of a study side by side: figures, drawings, and what is sure."""
+    from components.op_bodies import run_compare
+
+    paths = [curve.path for curve in curves]
+    run_compare(curves=paths, workspace=workspace, trends=trends.path, report=report.path, summary=summary.path)
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
 def conclude(workspace: str, status: PipelineTaskFinalStatus, summary: Output[Markdown], metrics: Output[Metrics]) -> None:
     """Records how the run ended, pushes its metrics, and removes what it left running."""
     from components.op_bodies import run_conclude

@@ -13,6 +13,8 @@ from lavin_dit.errors import InputError
 from pipelines.package import Package
 
 OVERRIDES = "overrides"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+SEEDED = ("prepare", "train_vae", "train_dit", "evaluate", "export")
 NAME_LENGTH = 120
 SHOWN_LENGTH = 80
 
@@ -26,6 +28,20 @@ Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="One value to change in the recipe; repeatable: the pipeline's overrides."),
 ]
+
+
+def check_name(name: str) -> None:
+    """Refuses what is no plain name of a folder under runs/.
+
+    Raises: InputError naming it and what is allowed.
+    """
+    if not PLAIN_NAME.fullmatch(name):
+        raise InputError(f"--name {name}: must be one plain name, of letters, digits, dots, dashes and underscores")
+
+
+def seed_overrides(seed: int | None) -> list[str]:
+    """One seed for every section that has one; nothing where none is given."""
+    return [f"{section}.seed={seed}" for section in SEEDED if seed is not None]
 
 
 def read_arguments(package: Package, parameters: Sequence[str], settings: Sequence[str] = ()) -> dict[str, Any]:

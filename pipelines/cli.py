@@ -1,6 +1,5 @@
 """The `lavin` command. Nothing slow is imported until a command needs it."""
 
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -8,20 +7,20 @@ import typer
 
 from components.entry import FAILURE, clear_errors, configure_logging
 from components.pod_environment import VOLUME
-from lavin_dit.errors import InputError
+from pipelines.arguments import check_name, seed_overrides
 from pipelines.following import wait
 from pipelines.jobs import jobs
+from pipelines.plan import plan
 from pipelines.predict import predict
 from pipelines.promotion import history, promote, rollback
 from pipelines.record import record
 from pipelines.release import Platform, upload
 from pipelines.schedule import schedule
+from pipelines.study import study
 from pipelines.submit import submit
 
 DEFAULT_IMAGE = "lavin-pipelines:latest"
 CLUSTER = "On a cluster"
-PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-SEEDED = ("prepare", "train_vae", "train_dit", "evaluate", "export")
 
 Params = Annotated[Path | None, typer.Option(metavar="FILE", help="A whole params file.  [default: params.yaml]", show_default=False)]
 Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="A recipe, recipes/NAME.yaml, instead of a params file.")]
@@ -33,6 +32,7 @@ Raw = Annotated[Path, typer.Option(help="Your own pairs and photographs; may be 
 ImageName = Annotated[str, typer.Option(help="The image of every step, best by digest.")]
 Volume = Annotated[str, typer.Option(help="The claim of the volume that steps and jobs share.")]
 Out = Annotated[Path, typer.Option(help="The file to write.")]
+PipelineName = Annotated[str, typer.Option(help="Which one: lavin, from data to promotion, or study, over sizes and numbers of pairs.")]
 
 app = typer.Typer(
     name="lavin",
@@ -59,9 +59,8 @@ def run(
     from components.recipes import params_file
     from lavin_dit.config import load_config
 
-    if not PLAIN_NAME.fullmatch(name):
-        raise InputError(f"--name {name}: must be one plain name, of letters, digits, dots, dashes and underscores")
-    values = [*(overrides or []), *(f"{section}.seed={seed}" for section in SEEDED if seed is not None)]
+    check_name(name)
+    values = [*(overrides or []), *seed_overrides(seed)]
     file = params_file(params, recipe)
     load_config(file, values)
 
@@ -76,18 +75,25 @@ def run(
 
 @app.command("compile", rich_help_panel=CLUSTER)
 def compile_command(
-    *, image: ImageName = DEFAULT_IMAGE, volume: Volume = VOLUME, platform: Platform = None, out: Out = Path("pipeline.yaml")
+    *,
+    image: ImageName = DEFAULT_IMAGE,
+    volume: Volume = VOLUME,
+    platform: Platform = None,
+    out: Out = Path("pipeline.yaml"),
+    pipeline: PipelineName = "lavin",
 ) -> None:
-    """Writes the pipeline as KFP's YAML."""
+    """Writes a pipeline as KFP's YAML."""
     from pipelines.compile import compile_pipeline
 
-    compile_pipeline(image, out, volume=volume, platform=platform)
-    typer.echo(f"{out}: the pipeline, for image {image}")
+    compile_pipeline(image, out, volume=volume, platform=platform, pipeline=pipeline)
+    typer.echo(f"{out}: the pipeline {pipeline}, for image {image}")
 
 
 for command in (upload, submit, wait, schedule, record):
     app.command(rich_help_panel=CLUSTER)(command)
 app.add_typer(jobs, name="jobs", rich_help_panel=CLUSTER)
+app.command()(study)
+app.command()(plan)
 app.command()(predict)
 app.command()(promote)
 app.command()(rollback)

@@ -1,7 +1,8 @@
-"""Compiles the pipeline: for a cluster, with one image and one volume; and for this machine."""
+"""Compiles the pipelines: for a cluster, with one image and one volume; and for this machine."""
 
 import tempfile
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,14 +26,18 @@ class Compiled(NamedTuple):
         return yaml.safe_dump_all([self.pipeline, self.platform], sort_keys=False, allow_unicode=True)
 
 
-def compile_for(image: str, *, volume: str = VOLUME, platform: Path | None = None) -> Compiled:
-    """The pipeline with every step in `image`, on `volume`, for the accelerators that the launcher.yaml in `platform` lists.
+PIPELINES = {"lavin": "pipelines.dag", "study": "pipelines.study_dag"}
+"""The module of each pipeline, in which a function of its name is the DAG."""
 
-    Raises: InputError where the image has no name, or launcher.yaml does not fit.
+
+def compile_for(image: str, *, volume: str = VOLUME, platform: Path | None = None, pipeline: str = "lavin") -> Compiled:
+    """A pipeline with every step in `image`, on `volume`, for the accelerators that the launcher.yaml in `platform` lists.
+
+    Raises: InputError where the image has no name, launcher.yaml does not fit, or there is no such pipeline.
     """
     if not image.strip():
         raise InputError("--image: must name the image of the steps, best by digest")
-    compiled = _compile()
+    compiled = _compile(pipeline)
     for executor in compiled.pipeline["deploymentSpec"]["executors"].values():
         executor["container"]["image"] = image
         environment = {IMAGE_VARIABLE: image, VOLUME_VARIABLE: volume}
@@ -45,9 +50,9 @@ def compile_for(image: str, *, volume: str = VOLUME, platform: Path | None = Non
     return compiled
 
 
-def local_text() -> str:
-    """The same pipeline for `lavin run`: no image, and nothing that this machine cannot give or would do again in vain."""
-    pipeline = _compile().pipeline
+def local_text(name: str = "lavin") -> str:
+    """The same pipeline for this machine: no image, and nothing that it cannot give or would do again in vain."""
+    pipeline = _compile(name).pipeline
     for executor in pipeline["deploymentSpec"]["executors"].values():
         executor["container"].pop("resources", None)
     for component in [pipeline["root"], *pipeline["components"].values()]:
@@ -56,22 +61,23 @@ def local_text() -> str:
     return yaml.safe_dump(pipeline, sort_keys=False)
 
 
-def compile_pipeline(image: str, out: Path, *, volume: str = VOLUME, platform: Path | None = None) -> None:
-    """Writes the pipeline as YAML, ready for a KFP server; see `compile_for`."""
-    text = compile_for(image, volume=volume, platform=platform).text()
+def compile_pipeline(image: str, out: Path, *, volume: str = VOLUME, platform: Path | None = None, pipeline: str = "lavin") -> None:
+    """Writes a pipeline as YAML, ready for a KFP server; see `compile_for`."""
+    text = compile_for(image, volume=volume, platform=platform, pipeline=pipeline).text()
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(text, encoding="utf-8")
 
 
-def _compile() -> Compiled:
+def _compile(name: str) -> Compiled:
+    if name not in PIPELINES:
+        raise InputError(f"--pipeline {name}: must be one of {', '.join(PIPELINES)}")
     # kfp takes seconds to import, and most commands do without it.
     from kfp.compiler import Compiler
 
-    from pipelines.dag import lavin
-
+    dag = getattr(import_module(PIPELINES[name]), name)
     with tempfile.TemporaryDirectory(prefix="lavin-") as folder:
         file = Path(folder) / "pipeline.yaml"
-        Compiler().compile(lavin, str(file))
+        Compiler().compile(dag, str(file))
         return Compiled(*yaml.safe_load_all(file.read_text(encoding="utf-8")))
 
 
@@ -87,6 +93,8 @@ def _close(parameters: Mapping[str, dict[str, Any]], *, accelerators: Sequence[s
         "stage": STAGES,
     }
     for name, values in closed.items():
+        if name not in parameters:
+            continue
         parameters[name]["literals"] = list(values)
         if parameters[name]["defaultValue"] not in values:
             parameters[name]["defaultValue"] = values[0]

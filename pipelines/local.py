@@ -89,8 +89,7 @@ def run_locally(params: str, overrides: list[str], *, folder: RunFolder, raw: Pa
         "processes_per_node": processes,
         "stage": AS_IN_RECIPE,
     }
-    with exclusive(folder.path):
-        _execute(arguments, folder)
+    execute("lavin", arguments, folder)
     results = find(folder.path, LOCAL_RUN)
     paths = {name: _made(getattr(results, name)) for name in ("shards", "evaluation", "bundle", "verdict")}
     _show_results(folder, paths)
@@ -102,20 +101,25 @@ def _made(folder: Path | None) -> Path:
     return folder
 
 
-def _execute(arguments: Mapping[str, Any], folder: RunFolder) -> None:
+def execute(pipeline: str, arguments: Mapping[str, Any], folder: RunFolder) -> None:
+    """Runs a pipeline of `pipelines.compile.PIPELINES` in this process, each step a child process; one run at a time in a folder.
+
+    Raises: InputError or StepFailedError with the sentence of the step that failed.
+    """
+    folder.path.mkdir(parents=True, exist_ok=True)
     if sys.stdout.isatty():
         os.environ.setdefault(INTERVAL_VARIABLE, BAR_INTERVAL_S)
     relay = Relay(folder.log)
-    with relay, _ends_on_sigterm(), _quiet(relay):
-        pipeline = _load_pipeline(folder)
+    with exclusive(folder.path), relay, _ends_on_sigterm(), _quiet(relay):
+        run = _load_pipeline(pipeline, folder)
         try:
-            pipeline(**arguments)
+            run(**arguments)
         except RuntimeError as error:
             # KFP says only that a task failed; the task itself has said why.
             _raise(relay, error, folder)
 
 
-def _load_pipeline(folder: RunFolder) -> Callable[..., Any]:
+def _load_pipeline(name: str, folder: RunFolder) -> Callable[..., Any]:
     # kfp takes a second or more to import.
     from kfp import local
     from kfp.components import load_component_from_text
@@ -125,7 +129,7 @@ def _load_pipeline(folder: RunFolder) -> Callable[..., Any]:
     runner = local.SubprocessRunner(use_venv=False)
     # The cache lies in the store, because its entries point into it.
     local.init(runner, pipeline_root=str(folder.kfp), enable_caching=True, cache_root=str(folder.store / "kfp-cache"))
-    pipeline: Callable[..., Any] = load_component_from_text(local_text())
+    pipeline: Callable[..., Any] = load_component_from_text(local_text(name))
     return pipeline
 
 

@@ -70,6 +70,20 @@ def sample_answer(dit: JDit, prompt: Tensor, *, noise: Tensor, num_points: int, 
     return euler(velocity, noise, num_points=num_points)
 
 
+def encode_prompt(vae: TrainedVae, *, context_inputs: Tensor, context_targets: Tensor, queries: Tensor) -> Tensor:
+    """The prompt of queries, each with its own context pairs; without any, the dropped prompt.
+
+    Shapes: contexts `(b, n, c, h, w)`, queries `(b, c, h, w)`, to `(b, z, 2n + 1, y, x)`, or `(b, z, 2, y, x)` where n is 0.
+    """
+    batch, num_pairs = context_inputs.shape[:2]
+    if num_pairs == 0:
+        return drop_prompt(encode_images(vae, queries)[:, :, None])
+    images = torch.cat([context_inputs.flatten(0, 1), context_targets.flatten(0, 1), queries])
+    inputs, targets, query = encode_images(vae, images).split([batch * num_pairs, batch * num_pairs, batch])  # type: ignore[no-untyped-call]
+    inputs, targets = (rearrange(part, "(b n) z y x -> b n z y x", b=batch) for part in (inputs, targets))
+    return assemble_prompt(inputs, targets, query)
+
+
 @torch.no_grad()
 def predict(
     vae: TrainedVae,
@@ -81,14 +95,10 @@ def predict(
     noise: Tensor,
     sampling: SamplingConfig,
 ) -> Tensor:
-    """Answers to queries, each shown its own context pairs.
+    """Answers to queries, each shown its own context pairs, or none.
 
     Shapes: contexts `(b, n, c, h, w)`, queries `(b, c, h, w)`, noise `(b, z, 1, y, x)`, to `(b, c, h, w)` in about [-1, 1].
     """
-    batch, num_pairs = context_inputs.shape[:2]
-    images = torch.cat([context_inputs.flatten(0, 1), context_targets.flatten(0, 1), queries])
-    inputs, targets, query = encode_images(vae, images).split([batch * num_pairs, batch * num_pairs, batch])  # type: ignore[no-untyped-call]
-    inputs, targets = (rearrange(part, "(b n) z y x -> b n z y x", b=batch) for part in (inputs, targets))
-    prompt = assemble_prompt(inputs, targets, query)
+    prompt = encode_prompt(vae, context_inputs=context_inputs, context_targets=context_targets, queries=queries)
     answer = sample_answer(dit, prompt, noise=noise, num_points=sampling.num_points, guidance_scale=sampling.guidance_scale)
     return decode_images(vae, answer[:, :, 0])

@@ -19,6 +19,7 @@ from lavin_dit.data.shards import ShardSet
 from lavin_dit.data.tasks import TASKS, ImagePair, task_of
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError
+from lavin_dit.evaluation.answers import Model, Question, ask
 from lavin_dit.evaluation.metrics import KIND_METRICS, PSNR_CAP_DB, aggregate, measure
 from lavin_dit.evaluation.queries import Query, draw_queries
 from lavin_dit.evaluation.results import ANSWERS, CEILING, CONTEXT_MEAN, MODEL, QUERY_UNCHANGED
@@ -63,6 +64,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
         tasks=tuple(TASKS),
         num_train_scenes=1,
         num_test_scenes=NUM_TEST_SCENES,
+        num_train_clips=0,
+        num_test_clips=0,
         test_fraction=0.25,
         shard_mib=1.0,
         max_megapixels=1.0,
@@ -137,6 +140,60 @@ def test_answers_do_not_depend_on_the_batch(evaluation: Path, inputs: Mapping[st
         assert measured[MODEL] == pytest.approx(metrics_of(evaluation)["tasks"][task][MODEL], abs=1e-2)
 
 
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    with (folder / "queries.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_context(inputs: Mapping[str, Path], folder: Path) -> Path:
+    sampling = CONFIG.sampling.model_copy(update={"num_pairs": 0})
+    evaluate.run(CONFIG.model_copy(update={"sampling": sampling}), inputs, {"evaluation": folder})
+    return folder
+
+
+def test_without_pairs_the_same_queries_are_asked_and_no_context_is_measured(
+    evaluation: Path, inputs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    alone = without_context(inputs, tmp_path / "alone")
+    asked = [(row["task"], row["scene"], row["key"], row["metric"]) for row in rows_of(alone)]
+    assert asked == [(row["task"], row["scene"], row["key"], row["metric"]) for row in rows_of(evaluation)]
+    for task, measured in metrics_of(alone)["tasks"].items():
+        assert set(measured[CONTEXT_MEAN].values()) == {None}
+        assert measured[MODEL] != metrics_of(evaluation)["tasks"][task][MODEL]
+        assert measured[QUERY_UNCHANGED] == metrics_of(evaluation)["tasks"][task][QUERY_UNCHANGED]
+    assert metrics_of(alone)["tasks_beating_baselines"] == 0
+
+
+def test_the_rows_of_the_queries_average_to_the_tasks_metrics(evaluation: Path) -> None:
+    for task, metric in (("depth", "abs_rel"), ("denoising", "psnr"), (OWN, "ssim")):
+        rows = [row for row in rows_of(evaluation) if (row["task"], row["metric"]) == (task, metric)]
+        assert len(rows) == CONFIG.queries_per_task
+        for answer in ANSWERS:
+            mean = sum(float(row[answer]) for row in rows) / len(rows)
+            assert mean == pytest.approx(metrics_of(evaluation)["tasks"][task][answer][metric])
+
+
+def test_the_loss_of_a_query_depends_on_the_model_alone_and_not_on_how_it_is_sampled(
+    evaluation: Path, inputs: Mapping[str, Path], tmp_path: Path
+) -> None:
+    sampling = CONFIG.sampling.model_copy(update={"num_points": 5, "guidance_scale": 1.0})
+    evaluate.run(CONFIG.model_copy(update={"sampling": sampling, "batch_size": 5}), inputs, {"evaluation": tmp_path / "other"})
+    losses, others = ([float(row[MODEL]) for row in rows_of(each) if row["metric"] == "loss"] for each in (evaluation, tmp_path / "other"))
+    assert losses == pytest.approx(others, rel=1e-4)
+    assert len(set(losses)) == len(losses) == CONFIG.queries_per_task * len(ALL_TASKS)
+
+
+def test_a_picture_a_task_shows_query_answer_and_truth(evaluation: Path, inputs: Mapping[str, Path]) -> None:
+    assert {path.stem for path in (evaluation / "examples").glob("*.png")} == set(ALL_TASKS)
+    with ShardSet(inputs["shards"], "test") as shards:
+        first = ask(next(query for query in queries_of(shards) if query.task == "edges"), shards)
+    with Image.open(evaluation / "examples" / "edges.png") as picture:
+        shown = np.asarray(picture)
+    assert shown.shape == (16, 48, 3)
+    assert (shown[:, :16] == first.input).all()
+    assert (shown[:, 32:] == first.truth).all()
+
+
 def test_another_seed_asks_with_other_noise(evaluation: Path, inputs: Mapping[str, Path], tmp_path: Path) -> None:
     evaluate.run(CONFIG.model_copy(update={"seed": 1}), inputs, {"evaluation": tmp_path / "other"})
     assert metrics_of(tmp_path / "other")["tasks"]["denoising"][MODEL] != metrics_of(evaluation)["tasks"]["denoising"][MODEL]
@@ -146,7 +203,7 @@ def test_only_held_out_scenes_are_asked_about_and_shown(inputs: Mapping[str, Pat
     with ShardSet(inputs["shards"], "test") as shards, ShardSet(inputs["shards"], "train") as train:
         trained = {pair.scene for pair in train.pairs}
         vae, dit = evaluate.load_vae(inputs["vae"]), evaluate.load_dit(inputs["dit"])
-        queries = [each.question.query for each in evaluate.answer_all(evaluate.Model(vae, dit, CONFIG, torch.device("cpu")), shards)]
+        queries = [each.question.query for each in evaluate.answer_all(Model(vae, dit, CONFIG, torch.device("cpu")), shards)]
     assert len(queries) == CONFIG.queries_per_task * len(ALL_TASKS)
     assert trained
     assert not trained & {pair.scene for query in queries for pair in (query.pair, *query.context)}
@@ -155,8 +212,8 @@ def test_only_held_out_scenes_are_asked_about_and_shown(inputs: Mapping[str, Pat
 
 def test_a_model_that_answers_the_truth_scores_perfectly_and_beats_the_baselines(inputs: Mapping[str, Path]) -> None:
     with ShardSet(inputs["shards"], "test") as shards:
-        questions = [evaluate._ask(query, shards) for query in queries_of(shards)]
-    answered = [evaluate.judge(question, to_model(question.truth), to_model(question.truth)) for question in questions]
+        questions = [ask(query, shards) for query in queries_of(shards)]
+    answered = [evaluate.judge(question, to_model(question.truth), to_model(question.truth), 0.0) for question in questions]
     results = evaluate.gather_results(answered)
     assert all(result.beats_baselines for result in results)
     assert {result.task.name: result.value(MODEL, "psnr") for result in results if result.task.kind == "image"} == dict.fromkeys(
@@ -170,8 +227,8 @@ def test_the_context_mean_is_the_mean_of_the_targets() -> None:
     query = Query("denoising", None, (), 0)  # type: ignore[arg-type]
     pictures = [np.full((16, 16, 3), value, np.uint8) for value in (0, 100, 200)]
     context = tuple(ImagePair(pictures[0], target) for target in pictures[::2])
-    question = evaluate.Question(query, context, input=pictures[0], truth=pictures[1])
-    answered = evaluate.judge(question, to_model(pictures[0]), to_model(pictures[0]))
+    question = Question(query, context, input=pictures[0], truth=pictures[1])
+    answered = evaluate.judge(question, to_model(pictures[0]), to_model(pictures[0]), 0.0)
     assert answered.measured[CONTEXT_MEAN].values["mse"] == 0.0
     assert answered.measured[CEILING].values["mse"] > 0.1
 

@@ -1,5 +1,6 @@
 import inspect
 import re
+from contextlib import nullcontext
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -151,7 +152,7 @@ def test_whole_numbers_may_come_as_the_floats_of_kfps_documents(tmp_path: Path) 
     ("changes", "sentence"),
     [
         ({"overrides": ["train_dit.steps=0"]}, "train_dit.steps is 0: "),
-        ({"processes_per_node": 3}, r"train_vae.batch_size is 4: must be a multiple of the number of processes \(1 nodes x 3 processes"),
+        ({"processes_per_node": 5}, r"train_vae.batch_size is 4: must be at least the number of processes \(1 nodes x 5 processes"),
         ({"data_revision": "v1"}, "data_revision is v1: there is no repository to find it in"),
         ({"accelerator": "abacus"}, "accelerator is abacus: must be one of cpu"),
     ],
@@ -181,8 +182,18 @@ def test_on_a_cluster_a_second_try_repeats_the_mistakes_line(
 
 def test_what_asks_for_a_device_that_is_too_small_is_refused() -> None:
     platform = load_platform()
-    small = platform.accelerators["cpu"].model_copy(update={"resource": "nvidia.com/gpu", "memory_gib": 1.0})
+    small = platform.accelerators["cpu"].model_copy(update={"resource": "nvidia.com/gpu", "memory_gib": 4.0})
     config = load_config(TINY, ["train_dit.shape=1.0B"])
     job = JobSettings(launcher="pytorchjob", nodes=1, min_nodes=1, processes=1, accelerator="small")
-    with pytest.raises(InputError, match=r"train_dit needs about \d+ GiB .* accelerator small has 1: choose a smaller model_size"):
+    with pytest.raises(InputError, match=r"train_dit needs about \d+\.\d GiB .* accelerator small has 4: choose a smaller model_size"):
         check_job(config, job, platform.model_copy(update={"accelerators": {"small": small}}))
+
+
+def test_what_is_split_over_enough_processes_needs_no_larger_device() -> None:
+    platform = load_platform()
+    device = platform.accelerators["cpu"].model_copy(update={"resource": "nvidia.com/gpu", "memory_gib": 16.0})
+    job = JobSettings(launcher="pytorchjob", nodes=1, min_nodes=1, processes=4, accelerator="device")
+    for sharding, refused in (("none", True), ("full", False)):
+        config = load_config(TINY, ["train_dit.shape=1.0B", f"train_dit.execution.sharding={sharding}"])
+        with pytest.raises(InputError, match="train_dit needs about") if refused else nullcontext():
+            check_job(config, job, platform.model_copy(update={"accelerators": {"device": device}}))

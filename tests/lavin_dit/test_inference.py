@@ -11,6 +11,7 @@ from lavin_dit.inference import (
     decode_images,
     drop_prompt,
     encode_images,
+    encode_prompt,
     predict,
     sample_answer,
     to_model,
@@ -67,6 +68,26 @@ def test_a_dropped_prompt_is_a_zero_frame_and_the_query() -> None:
     assert dropped.shape == (2, 16, 2, 2, 2)
     assert torch.equal(dropped[:, :, 0], torch.zeros(2, 16, 2, 2))
     assert torch.equal(dropped[:, :, 1], prompt[:, :, 4])
+
+
+def test_without_pairs_the_prompt_is_the_dropped_one(vae: TrainedVae) -> None:
+    pairs, none, queries = draw(2, 3, 3, 16, 16), torch.empty(2, 0, 3, 16, 16), draw(2, 3, 16, 16, seed=2)
+    shown = encode_prompt(vae, context_inputs=pairs, context_targets=pairs, queries=queries)
+    alone = encode_prompt(vae, context_inputs=none, context_targets=none, queries=queries)
+    torch.testing.assert_close(alone, drop_prompt(shown), rtol=1e-4, atol=1e-5)
+
+
+def test_without_pairs_guidance_changes_nothing(vae: TrainedVae, dit: JDit) -> None:
+    given = {
+        "context_inputs": torch.empty(2, 0, 3, 16, 16),
+        "context_targets": torch.empty(2, 0, 3, 16, 16),
+        "queries": draw(2, 3, 16, 16),
+        "noise": draw(2, 16, 1, 2, 2, seed=3),
+    }
+    plain, guided = (
+        predict(vae, dit, **given, sampling=SamplingConfig(num_points=4, guidance_scale=scale, num_pairs=0)) for scale in (1.0, 3.0)
+    )
+    torch.testing.assert_close(plain, guided, rtol=1e-4, atol=1e-5)
 
 
 def test_latents_are_normalised_and_restored_around_the_vae(vae: TrainedVae) -> None:
