@@ -1,8 +1,8 @@
 """What lavin_dit.planning says of memory and time, against steps that are taken: the J-DiT and the ST-VAE at several sizes, on this CPU.
 
-Memory is the allocator's peak (in two processes: each one's resident memory). Time is processor time on one thread. The speed of a large matrix
-product and the bandwidth of a copy are measured, and the first case of each network once more beside every other one: what it spends on
-its activations predicts the other.
+Memory is the allocator's peak (in two processes: each one's resident memory). Time is processor time on one thread. The speed of a large
+matrix product and the bandwidth of a copy are measured, and the first case of each network once more beside every other one: what it spends
+on its activations predicts the other.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import torch
 from lavin_dit.config import Config, load_config
 from lavin_dit.planning.devices import this_machine
 from lavin_dit.planning.dit_activations import Episodes
-from lavin_dit.planning.flops import dit_flops, vae_flops
+from lavin_dit.planning.flops import dit_flops, dit_recomputed, vae_flops, vae_recomputed
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import dit_memory, vae_memory
 from lavin_dit.planning.parameters import dit_trained_parameters, vae_parameters
@@ -75,14 +75,14 @@ def rehearse(case: Case, processes: Processes, steps: int) -> Outcome:
         episodes = Episodes.of_pairs(1, num_pairs=case.pairs, resolution=case.resolution)
         forward = dit_flops(section.shape, samples=parts.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
         memory, kept = dit_memory(section, layout, **shape), dit_memory(plain.train_dit, layout, **shape).activations
-        trained = dit_trained_parameters(section.shape)
+        trained, recomputed = dit_trained_parameters(section.shape), dit_recomputed(case.checkpointing)
     else:
         taken = rehearse_vae(config.train_vae, processes, frames=1, resolution=case.resolution, steps=steps)
         size = {"samples": parts.samples, "frames": 1, "height": case.resolution, "width": case.resolution}
         forward = sum(vae_flops(config.train_vae.shape, **size))
         memory, kept = vae_memory(config.train_vae, layout, **shape), vae_memory(plain.train_vae, layout, **shape).activations
-        trained = sum(vae_parameters(config.train_vae.shape))
-    work = Work.of(forward_flops=forward, kept_bytes=kept, trained=trained, checkpointing=case.checkpointing)
+        trained, recomputed = sum(vae_parameters(config.train_vae.shape)), vae_recomputed(config.train_vae.shape, case.checkpointing)
+    work = Work.of(forward_flops=forward, kept_bytes=kept, trained=trained, recomputed=recomputed)
     return Outcome(taken, memory.peak, work)
 
 

@@ -35,9 +35,8 @@ def test_the_rate_of_the_recipes_own_width_is_the_recipes_and_falls_with_the_wid
     own = config.train_dit
     assert resize(own, f"9x{own.shape.dim}").optimizer == own.optimizer
     rates = [resize(own, f"2x{dim}").optimizer for dim in (48, 96, 192)]
-    assert [rate.learning_rate * dim for rate, dim in zip(rates, (48, 96, 192), strict=True)] == pytest.approx(
-        [rates[0].learning_rate * 48] * 3
-    )
+    squared = [rate.learning_rate**2 * dim for rate, dim in zip(rates, (48, 96, 192), strict=True)]
+    assert squared == pytest.approx([squared[0]] * 3)
     share = own.optimizer.final_learning_rate / own.optimizer.learning_rate
     assert [rate.final_learning_rate / rate.learning_rate for rate in rates] == pytest.approx([share] * 3)
 

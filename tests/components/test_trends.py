@@ -71,7 +71,7 @@ def test_a_curve_says_what_the_model_is_and_what_it_scored(curves: list[Path]) -
     curve = read_curve(curves[1])
     assert (curve.size, curve.num_parameters, curve.train_loss) == ("2x48", 166_000, 0.3)
     assert curve.held_out == ("denoising", "foreground")
-    assert curve.learning_rate == pytest.approx(4 * read_curve(curves[0]).learning_rate)
+    assert curve.learning_rate == pytest.approx(2 * read_curve(curves[0]).learning_rate)
     assert curve.num_pairs == (0, 2)
     assert curve.tasks == TASKS
     assert {score.metric for score in curve.scores} == {"loss", "abs_rel", "miou", "psnr"}

@@ -4,13 +4,13 @@ What is counted are matrix products and convolutions, as torch.utils.flop_counte
 Never imports torch.
 """
 
-from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_flops
-from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, DitShape, VaeShape
+from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_flops, recomputed_flops
+from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, SPATIAL_FACTOR, DitShape, VaeShape
 
 TRAINING_FACTOR = 3.0
 """Forward and backward together, in forwards: the backward pass makes a gradient of both factors of every product."""
-RECOMPUTED_FORWARDS = {"none": 0.0, "selective": 0.0, "full": 1.0}
-"""Forwards made once more by activation checkpointing: selective repeats no product. MFU does not count them as work done."""
+FULL_CHECKPOINTING = "full"
+"""The one kind that makes products again; MFU does not count them as work done."""
 
 PATCH_DIM = LATENT_CHANNELS * PATCH_SIZE**2
 TIME_FEATURES = 256
@@ -46,3 +46,17 @@ def vae_flops(shape: VaeShape, *, samples: int, frames: int, height: int, width:
     pixels = Volume(frames, height, width)
     encode, decode = (sum(map(layer_flops, layers(shape, pixels))) for layers in (encoder_layers, decoder_layers))
     return float(samples * encode), float(samples * decode)
+
+
+def dit_recomputed(checkpointing: str) -> float:
+    """What activation checkpointing makes again of the J-DiT, in forwards: all blocks, or no product."""
+    return 1.0 if checkpointing == FULL_CHECKPOINTING else 0.0
+
+
+def vae_recomputed(shape: VaeShape, checkpointing: str) -> float:
+    """What it makes again of the ST-VAE, in forwards over images: a share of its residual blocks, or no convolution."""
+    if checkpointing != FULL_CHECKPOINTING:
+        return 0.0
+    pixels = Volume(1, SPATIAL_FACTOR, SPATIAL_FACTOR)
+    layers = [*encoder_layers(shape, pixels), *decoder_layers(shape, pixels)]
+    return sum(map(recomputed_flops, layers)) / sum(map(layer_flops, layers))

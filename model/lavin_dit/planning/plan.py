@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lavin_dit.config import Config
 from lavin_dit.planning.dataset import DataPlan, latent_bytes, picture_bytes, plan_data
 from lavin_dit.planning.dit_activations import FLOAT32
-from lavin_dit.planning.flops import TRAINING_FACTOR
+from lavin_dit.planning.flops import TRAINING_FACTOR, dit_recomputed, vae_recomputed
 from lavin_dit.planning.layout import MicroBatches
 from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
 from lavin_dit.planning.parameters import dit_parameters, dit_trained_parameters, vae_parameters
@@ -102,6 +102,7 @@ def plan_dit(config: Config, fleet: Fleet) -> JobPlan:
         num_trained=dit_trained_parameters(shape),
         num_layers=2 * shape.depth,
         sample_flops=mean_dit_flops(section, resolution),
+        recomputed=dit_recomputed(section.execution.activation_checkpointing),
         sample_bytes=mean_pictures * latent_bytes(resolution),
     )
 
@@ -125,6 +126,7 @@ def plan_vae(config: Config, fleet: Fleet) -> JobPlan:
         num_trained=weights,
         num_layers=blocks,
         sample_flops=mean_vae_flops(section, resolution),
+        recomputed=vae_recomputed(section.shape, section.execution.activation_checkpointing),
         sample_bytes=mean_frames(section) * picture_bytes(resolution),
     )
 
@@ -139,6 +141,7 @@ def _plan_job(
     num_trained: int,
     num_layers: int,
     sample_flops: float,
+    recomputed: float,
     sample_bytes: float,
 ) -> JobPlan:
     share = fleet.layout.share(section.batch_size)
@@ -153,6 +156,7 @@ def _plan_job(
         fleet,
         traffic,
         forward_flops=share * sample_flops,
+        recomputed=recomputed,
         count=micro_batches.count,
         num_layers=num_layers,
         updated=num_trained / shards,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from lavin_dit.planning.devices import Device
 from lavin_dit.planning.dit_activations import FLOAT32
-from lavin_dit.planning.flops import RECOMPUTED_FORWARDS, TRAINING_FACTOR
+from lavin_dit.planning.flops import TRAINING_FACTOR
 from lavin_dit.planning.layout import Layout
 from lavin_dit.planning.traffic import Traffic
 from lavin_dit.training_config import ExecutionConfig
@@ -75,23 +75,30 @@ class Work:
     update_bytes: float
 
     @classmethod
-    def of(cls, *, forward_flops: float, kept_bytes: float, trained: int, checkpointing: str) -> "Work":
-        """Of a forward pass's operations, what it keeps without checkpointing, and how many weights are trained."""
-        again = RECOMPUTED_FORWARDS[checkpointing]
+    def of(cls, *, forward_flops: float, kept_bytes: float, trained: int, recomputed: float) -> "Work":
+        """Of a forward pass's operations, what it keeps without checkpointing, how many weights are trained, and forwards made again."""
         return cls(
-            (TRAINING_FACTOR + again) * forward_flops,
-            (1 + again / TRAINING_FACTOR) * kept_bytes,
+            (TRAINING_FACTOR + recomputed) * forward_flops,
+            (1 + recomputed / TRAINING_FACTOR) * kept_bytes,
             ACCESSES_OF_AN_UPDATE * FLOAT32 * trained,
         )
 
 
 def step_time(
-    execution: ExecutionConfig, fleet: Fleet, traffic: Traffic, *, forward_flops: float, count: int, num_layers: int, updated: float
+    execution: ExecutionConfig,
+    fleet: Fleet,
+    traffic: Traffic,
+    *,
+    forward_flops: float,
+    recomputed: float,
+    count: int,
+    num_layers: int,
+    updated: float,
 ) -> StepTime:
     """One GPU's step: each pass takes as long as its operations or its messages, whichever is longer, and the first and last wait."""
     speed = fleet.mfu * fleet.device.peak_flops(execution.precision)
     forward_s = forward_flops / speed / count
-    backward_s = forward_s * (TRAINING_FACTOR - 1 + RECOMPUTED_FORWARDS[execution.activation_checkpointing])
+    backward_s = forward_s * (TRAINING_FACTOR - 1 + recomputed)
     gather_s = traffic.gathers.seconds(fleet.device) / (2 * count)
     reduce_s = traffic.reductions.seconds(fleet.device)
     exposed_s = count * max(gather_s - forward_s, 0) + (count - 1) * max(gather_s - backward_s, 0)

@@ -168,6 +168,16 @@ def decoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
     yield Head(widths[-1], PIXEL_CHANNELS, pixels, latent)
 
 
+def recomputed_flops(layer: Layer) -> int:
+    """Operations that full checkpointing makes again: those of residual blocks, up to the last tensor that the backward pass reads."""
+    if not isinstance(layer, Residual):
+        return 0
+    first, second, *shortcut = layer.convolutions()
+    scaling = (convolution for norm in layer.norms() for convolution in norm.convolutions())
+    # The result of the second convolution is not read: it is made again only on the way to what a shortcut reads.
+    return first.flops + (second.flops if shortcut else 0) + sum(convolution.flops for convolution in scaling)
+
+
 def latent_volume(pixels: Volume) -> Volume:
     """The latents of a clip."""
     return Volume(1 + (pixels.frames - 1) // TEMPORAL_FACTOR, pixels.height // SPATIAL_FACTOR, pixels.width // SPATIAL_FACTOR)

@@ -378,7 +378,7 @@ def test_lines_of_two_pipes_that_come_out_of_order_are_all_passed_on(run, lines)
     assert [line for line in lines() if line in words] == words
 
 
-MISTAKE = "lavin: error: train_dit.batch_size is 3: must be a multiple of the number of processes (2)"
+MISTAKE = "lavin: error: train_dit.batch_size is 1: must be at least the number of processes (2)"
 DIVERGED = "lavin: failed: the gradient is no longer finite at step 7: lower optimizer.learning_rate"
 
 

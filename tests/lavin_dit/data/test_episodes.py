@@ -30,8 +30,7 @@ def make_sampler(**changed: Any) -> EpisodeSampler:
 
 def equal(first: Episode, second: Episode) -> bool:
     return (
-        (first.task, first.context, first.query, first.is_prompt_dropped, first.time_normal)
-        == (second.task, second.context, second.query, second.is_prompt_dropped, second.time_normal)
+        (first.task, first.context, first.query, first.time_normal) == (second.task, second.context, second.query, second.time_normal)
     ) and np.array_equal(first.noise, second.noise)
 
 
@@ -74,19 +73,22 @@ def test_tasks_are_drawn_by_weight_and_prompts_dropped_by_chance() -> None:
     assert 0.4 < even["edges"] / 400 < 0.6
     assert 0.85 < weighted["edges"] / 400 < 0.95
     assert {episode.task for episode in draws(make_sampler(task_weights={"edges": 0.0}))} == {"depth"}
-    assert 0.18 < sum(episode.is_prompt_dropped for episode in draws(make_sampler())) / 400 < 0.32
-    assert not any(episode.is_prompt_dropped for episode in draws(make_sampler(prompt_drop_probability=0.0)))
+    drops = np.stack([make_sampler().drops(step, 8) for step in range(50)])
+    assert 0.18 < drops.mean() < 0.32
+    assert len({row.tobytes() for row in drops}) > 10, "every step draws anew"
+    assert not make_sampler(prompt_drop_probability=0.0).drops(0, 400).any()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])
 def test_the_shares_of_all_processes_are_the_batch_of_one(world_size: int) -> None:
     shares = [Processes(rank, world_size, torch.device("cpu")).share(8) for rank in range(world_size)]
     assert [sample for share in shares for sample in share] == list(range(8))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    with pytest.raises(InputError, match=r"batch_size is 8: must be a multiple of the number of processes \(3\)"):
-        Processes(0, 3, torch.device("cpu")).share(8)
+def test_a_batch_that_leaves_a_process_without_a_sample_is_refused() -> None:
+    with pytest.raises(InputError, match=r"batch_size is 8: must be at least the number of processes \(9\)"):
+        Processes(0, 9, torch.device("cpu")).share(8)
 
 
 REFUSALS: dict[str, tuple[dict[str, Any], str]] = {

@@ -1,11 +1,41 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from lavin_dit.config import load_config
 from lavin_dit.dit.j_dit import JDit
-from lavin_dit.planning.flops import RECOMPUTED_FORWARDS, TRAINING_FACTOR, dit_flops, vae_flops
-from lavin_dit.presets import DIT_PRESETS, LATENT_CHANNELS, VAE_PRESETS
+from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, dit_recomputed, vae_flops, vae_recomputed
+from lavin_dit.planning.rehearsal import Reconstruction
+from lavin_dit.presets import DIT_PRESETS, LATENT_CHANNELS, VAE_PRESETS, DitShape
+from lavin_dit.training.objective import Cost, Losses, Objective
+from lavin_dit.training.processes import Processes
+from lavin_dit.training.sharding import LaidOut
+from lavin_dit.training_config import ExecutionConfig
 from lavin_dit.vae.st_vae import STVae
+
+TINY = Path(__file__).parents[2] / "tiny.yaml"
+
+
+class Noised(Objective[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
+    """The J-DiT's forward pass on random latents."""
+
+    network: JDit
+
+    def __init__(self, shape: DitShape) -> None:
+        super().__init__()
+        self.network = JDit(shape)
+
+    def batch(self, step: int, samples: range) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        answer, prompt = (torch.rand(len(samples), LATENT_CHANNELS, frames, 8, 8) for frames in (1, 3))
+        return answer, prompt, torch.full((len(samples),), float(step))
+
+    def forward(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Losses:
+        return Losses(self.network(*batch).sum())
+
+    def cost(self, batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor]) -> Cost:
+        return Cost(batch[0].numel(), 0.0)
 
 
 def counted(run) -> float:
@@ -54,5 +84,18 @@ def test_a_single_frame_takes_a_third_of_what_its_causal_convolutions_would() ->
     assert image < clip / 3
 
 
-def test_only_full_checkpointing_repeats_products() -> None:
-    assert RECOMPUTED_FORWARDS == {"none": 0.0, "selective": 0.0, "full": 1.0}
+@pytest.mark.parametrize("checkpointing", ["none", "selective", "full"])
+def test_what_checkpointing_makes_again_is_what_torch_counts(checkpointing: str) -> None:
+    execution = ExecutionConfig(
+        micro_batch=None, precision="float32", sharding="none", cpu_offload=False, activation_checkpointing=checkpointing, compile=False
+    )
+    section = load_config(TINY, ["train_vae.shape=laptop", 'train_dit.shape="0.03B"'])
+    objectives = (Reconstruction(section.train_vae, frames=1, resolution=32), Noised(section.train_dit.shape))
+    shares = (vae_recomputed(VAE_PRESETS["laptop"], checkpointing), dit_recomputed(checkpointing))
+    for objective, share in zip(objectives, shares, strict=True):
+        batch = objective.batch(0, range(2))
+        forward = counted(lambda objective=objective, batch=batch: objective(batch))
+        plain = counted(lambda objective=objective, batch=batch: objective(batch).total.backward())
+        laid_out = LaidOut(objective, execution, Processes(0, 1, torch.device("cpu")))
+        again = counted(lambda laid_out=laid_out, batch=batch: laid_out.losses(batch).total.backward())
+        assert (again - plain) / forward == pytest.approx(share, abs=0.02)

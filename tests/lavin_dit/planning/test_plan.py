@@ -116,8 +116,8 @@ def test_planning_never_imports_torch() -> None:
 
 
 def test_a_calibrated_speed_gives_back_the_step_that_it_was_measured_with() -> None:
-    work = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, checkpointing="none")
+    work = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, recomputed=0.0)
     speeds = Speeds.calibrated(work, 2.0, products=3e12, updates=1e9)
     assert speeds.step_s(work) == pytest.approx(2.0)
-    again = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, checkpointing="full")
+    again = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, recomputed=1.0)
     assert speeds.step_s(again) == pytest.approx(2.0 + (2.0 - work.update_bytes / 1e9) / 3)
