@@ -108,9 +108,14 @@ def test_the_second_stage_leaves_measures_and_strips_of_clips(moving_shards: Pat
     assert losses.keys() >= {"squared", "absolute", "kl", "perceptual", "adversarial", "discriminator"}
 
 
-def test_two_processes_train_the_whole_recipe_like_one(moving_shards: Path, tmp_path: Path, command_of: Callable[..., list[str]]) -> None:
-    alone = train(moving_shards, tmp_path / "alone" / "vae", *FULL_RECIPE, "train_vae.steps=6")
-    _, *arguments = command_of("train_vae", {"shards": moving_shards}, tmp_path / "vae", [*FULL_RECIPE, "train_vae.steps=6"])
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_train_the_whole_recipe_like_one(
+    sharding: str, moving_shards: Path, tmp_path: Path, command_of: Callable[..., list[str]]
+) -> None:
+    overrides = [*FULL_RECIPE, "train_vae.steps=6"]
+    alone = train(moving_shards, tmp_path / "alone" / "vae", *overrides)
+    layout = [*overrides, f"train_vae.execution.sharding={sharding}"]
+    _, *arguments = command_of("train_vae", {"shards": moving_shards}, tmp_path / "vae", layout)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]

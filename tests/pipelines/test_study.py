@@ -105,7 +105,7 @@ def test_a_study_ends_with_its_trends(project: Project) -> None:
 
 def test_the_rates_follow_the_width_and_the_data_are_the_same(project: Project) -> None:
     small, large = read_json(project.trends / "trends.json")["models"]
-    assert small["learning_rate"] == pytest.approx(2 * large["learning_rate"])
+    assert small["learning_rate"] == pytest.approx(2**0.5 * large["learning_rate"])
     store = project.folder / "runs" / "study" / "store"
     assert len(list(store.glob("dit-*"))) == 2
     assert len(list(store.glob("evaluation-*"))) == 4
@@ -208,4 +208,4 @@ def test_the_study_queues_as_dvc_experiments_that_hold_its_parameters(tmp_path: 
     (oldest,) = re.findall(r"(\w+) ", call(tmp_path, "git reflog show refs/exps/celery/stash").splitlines()[1])[:1]
     small = yaml.safe_load(call(tmp_path, f"git show {oldest}:params.yaml"))["train_dit"]
     assert small["shape"] == {"depth": 1, "dim": 24, "num_heads": 2, "kv_group": 2}
-    assert small["optimizer"]["learning_rate"] == pytest.approx(2 * before.train_dit.optimizer.learning_rate)
+    assert small["optimizer"]["learning_rate"] == pytest.approx(2**0.5 * before.train_dit.optimizer.learning_rate)

@@ -398,7 +398,7 @@ def test_a_ranks_own_sentence_decides_and_nothing_is_retried(line, kind, index, 
 
 def test_a_sentence_is_found_in_the_log_of_the_container_before(cluster, run):
     looks = [Look(1, RUNNING, (UP,)), Look(5, RUNNING, (PodLook("running", restarts=1, last="1"),))]
-    with pytest.raises(InputError, match="batch_size is 3"):
+    with pytest.raises(InputError, match="batch_size is 1"):
         run(Story(looks, lines_before={0: [(4.5, MISTAKE)]}))
 
 

@@ -79,7 +79,7 @@ def test_a_save_waits_for_the_one_before(tmp_path: Path) -> None:
     run = checkpoints(tmp_path, on_saved=lambda saved: seen.append(saved.step))
     for step in range(1, 6):
         run.save(step, state(step), {}, score=1.0)
-        assert seen == list(range(1, step))[: len(seen)]
+        assert seen == list(range(1, step + 1))[: len(seen)]
         assert len(seen) >= step - 1
     run.close()
     assert seen == [1, 2, 3, 4, 5]
