@@ -9,12 +9,10 @@ from typing import Any
 from components.folders import atomic_folder, fingerprint, key_of_partial, partial_of, write_json
 from lavin_dit.errors import InputError
 from lavin_dit.training.checkpoint_files import CheckpointFolder
+from lavin_dit.training.fit import CHECKPOINTS
 from lavin_dit.training.identity import differences, identity_of
 from lavin_dit.training.processes import Processes
 from lavin_dit.training_config import TrainingSection
-
-CHECKPOINTS = "checkpoints"
-"""Where in its folder a run keeps its checkpoints."""
 
 
 @contextmanager
@@ -43,6 +41,14 @@ def shared_folder(target: Path, config: TrainingSection, inputs: Mapping[str, Pa
 def run_identity(config: TrainingSection, inputs: Mapping[str, Path]) -> dict[str, Any]:
     """All that decides what a training step comes to: its parameters, without the free ones, and the content of its inputs."""
     return {**identity_of(config), "inputs": {name: fingerprint(folder) for name, folder in inputs.items()}}
+
+
+def identity_under_way(target: Path) -> dict[str, Any]:
+    """The identity of the run that makes a folder, inside `shared_folder`: the first process has read the inputs for all of them."""
+    key = key_of_partial(target)
+    assert key is not None, "nothing makes this folder"
+    identity: dict[str, Any] = json.loads(key)
+    return identity
 
 
 def _keep_other_runs(target: Path, identity: Mapping[str, Any]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 import torch
 
 from components.folders import write_json
-from components.shared_folder import run_identity, shared_folder
+from components.shared_folder import identity_under_way, shared_folder
 from lavin_dit.data.episodes import EpisodeSampler
 from lavin_dit.data.latents import encode_shards
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
 from lavin_dit.training.dit_objective import DitObjective
-from lavin_dit.training.finetuning import adapt, begin_from, freeze, merge
-from lavin_dit.training.fit import fit
+from lavin_dit.training.finetuning import adapt, begin, merge
+from lavin_dit.training.fit import fit, forget
 from lavin_dit.training.processes import Processes, join_processes
 from lavin_dit.training_config import TrainDitConfig
 from lavin_dit.weights import load_vae, save_dit
@@ -30,15 +30,14 @@ def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str
     """Trains, or continues a killed run; leaves the averaged weights."""
     with join_processes() as processes, shared_folder(outputs["dit"], config, inputs, processes) as folder:
         objective = _objective(config, inputs, processes, folder)
-        fitted = fit("dit", objective, config, processes, folder, identity=run_identity(config, inputs))
+        fitted = fit("dit", objective, config, processes, folder, identity=identity_under_way(outputs["dit"]))
         if processes.is_first:
             weights = merge(objective.network, fitted.weights) if config.lora else fitted.weights
             save_dit(folder, objective.network, weights)
             loss = fitted.history.mean_of_last("loss", LAST_ROWS)
             num_parameters = sum(weight.numel() for weight in weights.values())
             write_json(folder / "metrics.json", {"loss": loss, "num_parameters": num_parameters})
-            for name in ("checkpoints", "heartbeats"):
-                shutil.rmtree(folder / name, ignore_errors=True)
+            forget(folder)
             shutil.rmtree(folder / "latents")
 
 
@@ -63,9 +62,7 @@ def _network(config: TrainDitConfig) -> JDit:
     """Fresh or given weights, with what of them is trained."""
     network, generator = JDit(config.shape), torch.Generator().manual_seed(config.seed)
     network.initialise(generator)
-    if config.initial_weights:
-        begin_from(network, config.initial_weights, key="train_dit.initial_weights")
-    freeze(network, config.frozen, key="train_dit.frozen")
+    begin(network, config, step="train_dit")
     if config.lora:
         adapt(network, config.lora, generator)
     return network

@@ -11,14 +11,14 @@ from PIL import Image
 from torch import Tensor
 
 from components.folders import write_json
-from components.shared_folder import run_identity, shared_folder
+from components.shared_folder import identity_under_way, shared_folder
 from lavin_dit.data.latents import unique_members
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.reconstruction import clip_metrics, psnr, ssim
 from lavin_dit.inference import to_model, to_pixels
-from lavin_dit.training.finetuning import begin_from, freeze
-from lavin_dit.training.fit import Fitted, fit
+from lavin_dit.training.finetuning import begin
+from lavin_dit.training.fit import Fitted, fit, forget
 from lavin_dit.training.processes import join_processes
 from lavin_dit.training.vae_objective import VaeObjective, check_clips
 from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
@@ -46,11 +46,9 @@ def run(config: TrainVaeConfig, inputs: Mapping[str, Path], outputs: Mapping[str
         shards = ShardSet(inputs["shards"], "train")
         network = STVae(config.shape)
         network.initialise(torch.Generator().manual_seed(config.seed))
-        if config.initial_weights:
-            begin_from(network, config.initial_weights, key="train_vae.initial_weights")
-        freeze(network, config.frozen, key="train_vae.frozen")
+        begin(network, config, step="train_vae")
         objective = VaeObjective(network, shards, config, processes.device)
-        fitted = fit("vae", objective, config, processes, folder, identity=run_identity(config, inputs))
+        fitted = fit("vae", objective, config, processes, folder, identity=identity_under_way(outputs["vae"]))
         if processes.is_first:
             trained = STVae(config.shape)
             trained.load_state_dict(fitted.weights, strict=True)
@@ -77,8 +75,7 @@ def _finish(network: STVae, fitted: Fitted, config: TrainVaeConfig, shards: Shar
     if config.clips:
         metrics["clips"] = _measure_clips(network, held_out, config.clips, config.num_reconstructions, shown)
     write_json(folder / "metrics.json", metrics)
-    for name in ("checkpoints", "heartbeats"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+    forget(folder)
 
 
 def _measure_pictures(network: STVae, held_out: ShardSet, config: TrainVaeConfig, shown: Path) -> dict[str, object]:

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from components.folders import partial_of
-from components.shared_folder import CHECKPOINTS, run_identity, shared_folder
+from components.shared_folder import run_identity, shared_folder
 from lavin_dit.config import load_config
 from lavin_dit.errors import InputError
 from lavin_dit.training.checkpoints import Checkpoints
+from lavin_dit.training.fit import CHECKPOINTS
 from lavin_dit.training.processes import Processes
 from lavin_dit.training_config import TrainVaeConfig
 

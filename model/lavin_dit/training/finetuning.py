@@ -18,7 +18,7 @@ from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 from lavin_dit.section import WeightsFile
-from lavin_dit.training_config import LoraConfig
+from lavin_dit.training_config import LoraConfig, TrainingSection
 from lavin_dit.vae.st_vae import STVae
 from lavin_dit.weights import WEIGHTS_FILE
 
@@ -29,6 +29,16 @@ CONTENT_ERRORS = (RuntimeError, EOFError, LookupError, TypeError, ValueError, At
 """torch's restricted reader meets damaged bytes with any of these."""
 
 State = dict[str, Tensor]
+
+
+def begin(network: nn.Module, config: TrainingSection, *, step: str) -> None:
+    """Puts given weights in place of a network's fresh ones where there are some, and freezes what is to stay.
+
+    Raises: InputError, which names the step's parameter; see `begin_from` and `freeze`.
+    """
+    if config.initial_weights:
+        begin_from(network, config.initial_weights, key=f"{step}.initial_weights")
+    freeze(network, config.frozen, key=f"{step}.frozen")
 
 
 def begin_from(network: nn.Module, weights: WeightsFile, *, key: str) -> None:

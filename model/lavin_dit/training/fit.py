@@ -1,6 +1,7 @@
 """The one training loop: an objective, AdamW, a schedule, a moving average, checkpoints, and what happens when something breaks."""
 
 import logging
+import shutil
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -32,6 +33,8 @@ from lavin_dit.training_config import TrainingSection
 
 logger = logging.getLogger(__name__)
 
+CHECKPOINTS, HEARTBEATS = "checkpoints", "heartbeats"
+"""What a run keeps in its folder until it has ended."""
 JOBS = {"vae": "train ST-VAE", "dit": "train J-DiT"}
 
 
@@ -71,6 +74,12 @@ def fit(
         return Fitted(trainer.average.state_dict(), trainer.telemetry.history)
 
 
+def forget(folder: Path) -> None:
+    """Removes what a run that has ended leaves for nobody."""
+    for name in (CHECKPOINTS, HEARTBEATS):
+        shutil.rmtree(folder / name, ignore_errors=True)
+
+
 class _Trainer:
     """The state of a run and the few things that happen to it."""
 
@@ -89,7 +98,7 @@ class _Trainer:
         self.optimizer = Optimizer(objective, config.optimizer)
         self.average = MovingAverage(objective.network, config.optimizer.ema_decay)
         self.guard = Guard(config.guard)
-        self.checkpoints = Checkpoints(folder / "checkpoints", config.checkpoints, processes, identity=identity, on_saved=self._tell_saved)
+        self.checkpoints = Checkpoints(folder / CHECKPOINTS, config.checkpoints, processes, identity=identity, on_saved=self._tell_saved)
         self.tallies = Tallies(processes)
         self.data_offset = 0
         """How far the data are ahead of the steps: what was passed over on ways back."""
@@ -101,7 +110,7 @@ class _Trainer:
         with ExitStack() as stack:
             stack.callback(self.checkpoints.close)
             self.stop_request = stack.enter_context(StopRequest())
-            self.watchdog = stack.enter_context(Watchdog(self.folder / "heartbeats", self.processes, self.config.guard.stall_timeout_s))
+            self.watchdog = stack.enter_context(Watchdog(self.folder / HEARTBEATS, self.processes, self.config.guard.stall_timeout_s))
             peak_flops = device_peak_flops(self.processes.device, self.config.execution.precision)
             self.telemetry = stack.enter_context(Telemetry(job, self.processes, self.folder, resume_at=step, peak_flops=peak_flops))
             self.feed = stack.enter_context(Feed(self.objective, self.ranges, self.config.batch_size))
@@ -164,8 +173,7 @@ class _Trainer:
         if self.guard.wants_rollback:
             return self._roll_back(step)
         if self.must_stop:
-            self._save(step)
-            self.checkpoints.wait()
+            self._save(step, final=True)
             raise PreemptedError(step)
         # What a skipped step follows may be what broke it, and is no state to come back to.
         if step % self.config.checkpoints.every_steps == 0 and not is_end and report.outcome == "learnt":
@@ -185,7 +193,7 @@ class _Trainer:
         self.laid_out.meet()
         return totals
 
-    def _save(self, step: int) -> None:
+    def _save(self, step: int, *, final: bool = False) -> None:
         self.watchdog.at(step, "checkpoint")
         losses, self.losses_since_checkpoint = self.losses_since_checkpoint, []
         facts = {
@@ -194,7 +202,7 @@ class _Trainer:
             "guard": self.guard.state(),
             "objective": self.objective.state(),
         }
-        self.checkpoints.save(step, self._tensors(), facts, score=sum(losses) / len(losses) if losses else float("inf"))
+        self.checkpoints.save(step, self._tensors(), facts, score=sum(losses) / len(losses) if losses else float("inf"), final=final)
 
     def _roll_back(self, step: int) -> int:
         """Back to the newest checkpoint, and past the data that led here. Returns its step."""
