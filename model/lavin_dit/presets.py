@@ -7,7 +7,22 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 LATENT_CHANNELS = 16
 SPATIAL_FACTOR = 8
 TEMPORAL_FACTOR = 4
+NUM_TIME_STAGES = 2
+"""Stages of the ST-VAE that halve or double time as well as space."""
 PATCH_SIZE = 2
+PIXEL_CHANNELS = 3
+PATCH_DIM = LATENT_CHANNELS * PATCH_SIZE**2
+"""Numbers of a token before it is embedded."""
+TIME_FEATURES = 256
+"""Sinusoids of a time."""
+MODULATIONS_PER_SIDE = 4
+"""Scale and gate, of a block's attention and of its feed-forward."""
+DROPPED_FRAMES = 2
+"""Of a prompt that was dropped: a frame of zeros and the query."""
+VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""Channels and convolutions of each stage of VGG16."""
+MAX_WIDENING = 8
+"""How much wider than its first layer a discriminator gets."""
 
 Positive = Annotated[int, Field(gt=0)]
 

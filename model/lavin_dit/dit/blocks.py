@@ -9,12 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lavin_dit.dit.rope import Rotation, rotate
-from lavin_dit.presets import DitShape
+from lavin_dit.presets import MODULATIONS_PER_SIDE, TIME_FEATURES, DitShape
 
 NORM_EPS = 1e-6
-TIME_FEATURES = 256
 TIME_PERIOD = 10_000.0
-MODULATIONS_PER_SIDE = 4
 
 
 def rms_norm(x: Tensor) -> Tensor:

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 from lavin_dit.dit.blocks import Block, Embedder, FinalLayer, LastBlock, SideModulation, TimeEmbedding
 from lavin_dit.dit.rope import Rotation
-from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, DitShape
+from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, DitShape
 
-PATCH_DIM = LATENT_CHANNELS * PATCH_SIZE**2
 INIT_STD = 0.02
 
 

@@ -21,8 +21,7 @@ from torch.export import Dim
 from lavin_dit.dit.j_dit import JDit, TimeTable
 from lavin_dit.export.format import DIT_VELOCITY, VAE_DECODER, VAE_ENCODER, graph_file
 from lavin_dit.inference import decode_images, encode_images
-from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, SPATIAL_FACTOR
-from lavin_dit.vae.st_vae import PIXEL_CHANNELS
+from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, PIXEL_CHANNELS, SPATIAL_FACTOR
 from lavin_dit.weights import TrainedVae
 
 OPSET = 23

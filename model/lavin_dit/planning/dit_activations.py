@@ -6,8 +6,7 @@ The lists follow dit/blocks.py line by line; tests hold them against what torch'
 from dataclasses import dataclass
 from typing import Literal
 
-from lavin_dit.planning.flops import PATCH_DIM
-from lavin_dit.presets import PATCH_SIZE, SPATIAL_FACTOR, DitShape
+from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, DitShape
 
 FLOAT32, BFLOAT16 = 4, 2
 NUM_LOSS_TENSORS = 6

@@ -5,16 +5,19 @@ Never imports torch.
 """
 
 from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_flops, recomputed_flops
-from lavin_dit.presets import LATENT_CHANNELS, PATCH_SIZE, SPATIAL_FACTOR, DitShape, VaeShape
+from lavin_dit.presets import (
+    MODULATIONS_PER_SIDE,
+    PATCH_DIM,
+    SPATIAL_FACTOR,
+    TIME_FEATURES,
+    DitShape,
+    VaeShape,
+)
 
 TRAINING_FACTOR = 3.0
 """Forward and backward together, in forwards: the backward pass makes a gradient of both factors of every product."""
 FULL_CHECKPOINTING = "full"
 """The one kind that makes products again; MFU does not count them as work done."""
-
-PATCH_DIM = LATENT_CHANNELS * PATCH_SIZE**2
-TIME_FEATURES = 256
-MODULATIONS_PER_SIDE = 4
 
 
 def dit_flops(shape: DitShape, *, samples: int, prompt_tokens: int, answer_tokens: int) -> float:

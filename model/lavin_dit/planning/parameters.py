@@ -1,8 +1,8 @@
 """How many weights the networks have, from their shapes alone. Never imports torch."""
 
-from lavin_dit.planning.flops import MODULATIONS_PER_SIDE, PATCH_DIM, TIME_FEATURES, token_weights
+from lavin_dit.planning.flops import token_weights
 from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_parameters
-from lavin_dit.presets import SPATIAL_FACTOR, DitShape, VaeShape
+from lavin_dit.presets import MODULATIONS_PER_SIDE, PATCH_DIM, SPATIAL_FACTOR, TIME_FEATURES, DitShape, VaeShape
 
 SIDES = 2
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import singledispatch
 
 from lavin_dit.planning.dit_activations import FLOAT32, Arithmetic
-from lavin_dit.planning.vae_layers import FRAME_TAPS, PIXEL_CHANNELS, Head, Layer, Norm, Resampling, Residual, Stem, Volume
+from lavin_dit.planning.vae_layers import FRAME_TAPS, Head, Layer, Norm, Resampling, Residual, Stem, Volume
+from lavin_dit.presets import PIXEL_CHANNELS
 
 CAUSAL_PADDING = 2
 """Frames that a causal convolution puts before a clip."""

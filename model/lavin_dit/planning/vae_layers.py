@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, VaeShape
+from lavin_dit.presets import LATENT_CHANNELS, NUM_TIME_STAGES, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, VaeShape
 
-PIXEL_CHANNELS = 3
 NUM_HALVINGS = 3
-NUM_TIME_STAGES = 2
 FRAME_TAPS = 9
 CAUSAL_TAPS = 27
 

@@ -8,19 +8,21 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lavin_dit.planning.dit_activations import FLOAT32
-from lavin_dit.planning.vae_layers import PIXEL_CHANNELS, Volume
+from lavin_dit.planning.vae_layers import Volume
+from lavin_dit.presets import MAX_WIDENING, PIXEL_CHANNELS, VGG_STAGES
 from lavin_dit.training_config import AdversarialConfig, TrainVaeConfig
 
-DUEL_FORWARDS, DUEL_PASSES = 7.0, 2
-"""What both sides' losses and their backward passes take, in the discriminator's forwards; passes whose tensors are kept until the end."""
+DUEL_FORWARDS = 7.0
+"""What `fight` and its backward pass take, in its forwards: two, one for the pull, and two of each backward for the hinge loss."""
+DUEL_PASSES = 2
+"""Passes of the discriminator whose tensors are kept until the end."""
 DISTANCE_FORWARDS = 3.0
-VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
+"""What a perceptual distance and its gradient at the pixels take, in forwards of the features."""
 INDEX_BYTES = 8
 DISTANCE_TENSORS = 3
 """Of each stage's features: what they should be, their unit-length version, and the difference."""
 STRUCTURE_TENSORS = 74
 """Tensors of the pixels' size that multi-scale structural similarity keeps, all scales together, as measured."""
-MAX_WIDENING = 8
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ def discriminator_layers(adversarial: AdversarialConfig, pixels: Volume) -> Iter
         yield PatchLayer(channels, wide, 16, volume, after, has_norm=index > 0)
         channels, volume = wide, after
     yield PatchLayer(channels, 1, 9, volume, volume, has_norm=False)
+
+
+def discriminator_flops(adversarial: AdversarialConfig, pixels: Volume) -> float:
+    """One pass of the discriminator over a picture or clip."""
+    return float(sum(layer.flops for layer in discriminator_layers(adversarial, pixels)))
 
 
 def vgg_flops(pixels: Volume) -> float:
@@ -105,7 +112,7 @@ def terms_flops(config: TrainVaeConfig, pixels: Volume) -> float:
     if config.perceptual.weight and config.perceptual.features:
         flops += DISTANCE_FORWARDS * vgg_flops(pixels)
     if config.adversarial:
-        flops += DUEL_FORWARDS * sum(layer.flops for layer in discriminator_layers(config.adversarial, pixels))
+        flops += DUEL_FORWARDS * discriminator_flops(config.adversarial, pixels)
     return flops
 
 

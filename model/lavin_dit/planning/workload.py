@@ -4,10 +4,8 @@ from lavin_dit.planning.dit_activations import Episodes
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, vae_flops
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import terms_flops
+from lavin_dit.presets import DROPPED_FRAMES
 from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
-
-DROPPED_FRAMES = 2
-"""Of a prompt that was dropped: a frame of zeros and the query."""
 
 
 def mean_dit_flops(section: TrainDitConfig, resolution: int) -> float:

@@ -12,7 +12,7 @@ from lavin_dit.dit.j_dit import JDit
 from lavin_dit.flow import flow_loss, logit_normal_time, path_sample
 from lavin_dit.inference import assemble_prompt, drop_prompt
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops
-from lavin_dit.presets import PATCH_SIZE
+from lavin_dit.presets import DROPPED_FRAMES, PATCH_SIZE
 from lavin_dit.training.objective import Cost, Losses, Objective, Tally
 from lavin_dit.training_config import TrainDitConfig
 
@@ -83,7 +83,7 @@ class DitObjective(Objective[Episodes]):
         answer_tokens = batch.answer.shape[2] * frame
         num_dropped = int(batch.is_dropped.sum())
         total = Cost(0, 0.0)
-        for samples, frames in ((len(batch.time) - num_dropped, batch.prompt.shape[2]), (num_dropped, 2)):
+        for samples, frames in ((len(batch.time) - num_dropped, batch.prompt.shape[2]), (num_dropped, DROPPED_FRAMES)):
             flops = dit_flops(self.network.shape, samples=samples, prompt_tokens=frames * frame, answer_tokens=answer_tokens)
             total += Cost(samples * (frames * frame + answer_tokens), TRAINING_FACTOR * flops)
         return total

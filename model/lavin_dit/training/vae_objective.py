@@ -13,14 +13,16 @@ from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
+from lavin_dit.planning.vae_layers import Volume
+from lavin_dit.planning.vae_terms import terms_flops
 from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from lavin_dit.training.objective import Adversary, Cost, Losses, Objective
 from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
-from lavin_dit.vae.adversarial import DUEL_FORWARDS, fight, pull_norm, slope_of
+from lavin_dit.vae.adversarial import fight, pull_norm, slope_of
 from lavin_dit.vae.balance import ADVERSARIAL_PULL, RECONSTRUCTION_PULL, Balance
 from lavin_dit.vae.discriminator import PatchDiscriminator
 from lavin_dit.vae.losses import PixelLosses, kl_loss, pixel_losses
-from lavin_dit.vae.perceptual import DISTANCE_FORWARDS, FeatureDistance, perceptual_term
+from lavin_dit.vae.perceptual import perceptual_term
 from lavin_dit.vae.st_vae import Moments, STVae
 
 NOISE_STREAM, CLIP_STREAM, WINDOW_STREAM, DISCRIMINATOR_STREAM = 1, 2, 3, 4
@@ -80,12 +82,9 @@ class VaeObjective(Objective[Pictures]):
 
     def cost(self, batch: Pictures) -> Cost:
         samples, _, frames, height, width = batch.pixels.shape
-        flops = TRAINING_FACTOR * sum(vae_flops(self._config.shape, samples=samples, frames=frames, height=height, width=width))
-        if isinstance(self.perceptual, FeatureDistance):
-            flops += DISTANCE_FORWARDS * self.perceptual.vgg.forward_flops(samples * frames, height, width)
-        if self.discriminator:
-            flops += DUEL_FORWARDS * self.discriminator.forward_flops(samples, (frames, height, width))
-        return Cost(tokens=batch.noise[:, 0].numel(), flops=flops)
+        network = TRAINING_FACTOR * sum(vae_flops(self._config.shape, samples=samples, frames=frames, height=height, width=width))
+        terms = samples * terms_flops(self._config, Volume(frames, height, width))
+        return Cost(tokens=batch.noise[:, 0].numel(), flops=network + terms)
 
     def adversary(self) -> Adversary | None:
         if not self.discriminator or not self._config.adversarial:

@@ -9,9 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-DUEL_FORWARDS = 7.0
-"""What `fight` and its backward pass take, in forwards: two, one for the pull, and two of each backward for the hinge loss."""
-
 
 @dataclass(frozen=True)
 class Duel:

@@ -3,16 +3,14 @@
 Source: Isola et al., 2017 (PatchGAN), with a third dimension; norms see one sample each, since a batch may be split over processes.
 """
 
-import math
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lavin_dit.presets import MAX_WIDENING, PIXEL_CHANNELS
+
 SLOPE = 0.2
 NORM_GROUPS = 8
-MAX_WIDENING = 8
-PIXEL_CHANNELS = 3
 
 
 class PatchConv3d(nn.Conv3d):
@@ -29,11 +27,6 @@ class PatchConv3d(nn.Conv3d):
         if x.shape[2] == 1:
             return F.conv2d(x.squeeze(2), self.weight[:, :, 1], self.bias, self.stride[1:], self.padding[1:]).unsqueeze(2)
         return super().forward(x)
-
-    def size_after(self, size: tuple[int, int, int]) -> tuple[int, int, int]:
-        """Shapes: `(t, h, w)` to the same, as it comes out."""
-        t, h, w = ((side + 2 - taps) // stride + 1 for side, taps, stride in zip(size, self.kernel_size, self.stride, strict=True))
-        return t, h, w
 
 
 class PatchDiscriminator(nn.Module):
@@ -56,16 +49,6 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         return self.score(self.layers(clips))[:, 0]  # type: ignore[no-any-return]
-
-    def forward_flops(self, clips: int, size: tuple[int, int, int]) -> float:
-        """Floating-point operations of one pass. Shapes: size `(t, h, w)`."""
-        total = 0
-        for layer in self.modules():
-            if isinstance(layer, PatchConv3d):
-                taps = layer.weight.numel() // (3 if size[0] == 1 else 1)
-                size = layer.size_after(size)
-                total += 2 * taps * math.prod(size)
-        return float(clips * total)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator) -> None:

@@ -12,8 +12,6 @@ from lavin_dit.vae.vgg import Vgg16, load_vgg
 logger = logging.getLogger(__name__)
 
 NORM_EPS = 1e-10
-DISTANCE_FORWARDS = 3.0
-"""What a distance and its gradient at the pixels take, in forwards of the features."""
 
 
 class FeatureDistance(nn.Module):

@@ -6,14 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lavin_dit.presets import LATENT_CHANNELS, VaeShape
+from lavin_dit.presets import LATENT_CHANNELS, NUM_TIME_STAGES, PIXEL_CHANNELS, VaeShape
 from lavin_dit.vae.blocks import MakeNorm, Norm, ResidualBlock, SpatialNorm
 from lavin_dit.vae.convolutions import CausalConv3d, Downsample, Upsample
 
-PIXEL_CHANNELS = 3
 LOGVAR_RANGE = (-30.0, 20.0)
 INITIAL_LOGVAR = -8.0
-NUM_TIME_STAGES = 2
 
 
 @dataclass(frozen=True)

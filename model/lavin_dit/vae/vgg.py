@@ -16,11 +16,10 @@ from torch.nn import functional as F
 
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
+from lavin_dit.presets import VGG_STAGES
 from lavin_dit.section import WeightsFile
 from lavin_dit.weights import WEIGHTS_FILE
 
-STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
-"""Channels and convolutions of each stage."""
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of the training pictures' channels, where values lie in [-1, 1]."""
 
@@ -33,9 +32,9 @@ class Vgg16(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        channels = [width for width, count in STAGES for _ in range(count)]
+        channels = [width for width, count in VGG_STAGES for _ in range(count)]
         self.convolutions = nn.ModuleList(nn.Conv2d(i, o, 3, padding=1) for i, o in zip([3, *channels], channels, strict=False))
-        for index, (width, _) in enumerate(STAGES):
+        for index, (width, _) in enumerate(VGG_STAGES):
             self.register_buffer(f"channel_weights_{index}", torch.ones(width))
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1))
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(1, 3, 1, 1))
@@ -46,7 +45,7 @@ class Vgg16(nn.Module):
         x = (pictures - self.mean) / self.deviation
         features: list[Tensor] = []
         convolutions = iter(self.convolutions)
-        for _, count in STAGES:
+        for _, count in VGG_STAGES:
             if features:
                 x = F.max_pool2d(x, 2)
             for _ in range(count):
@@ -54,18 +53,10 @@ class Vgg16(nn.Module):
             features.append(x)
         return features
 
-    def forward_flops(self, pictures: int, height: int, width: int) -> float:
-        """Floating-point operations of one pass."""
-        total, narrow = 0, 3
-        for stage, (wide, count) in enumerate(STAGES):
-            taps = 9 * wide * (narrow + (count - 1) * wide)
-            total, narrow = total + 2 * taps * (height >> stage) * (width >> stage), wide
-        return float(pictures * total)
-
     @property
     def channel_weights(self) -> list[Tensor]:
         """How much each channel of each stage counts. Shapes: `(c,)`."""
-        return [self.get_buffer(f"channel_weights_{index}") for index in range(len(STAGES))]
+        return [self.get_buffer(f"channel_weights_{index}") for index in range(len(VGG_STAGES))]
 
 
 def load_vgg(file: WeightsFile) -> Vgg16:
@@ -89,7 +80,7 @@ def load_vgg(file: WeightsFile) -> Vgg16:
 def _positions() -> list[int]:
     """Where torchvision's list of layers has its convolutions: each is followed by its ReLU, each stage by its pooling."""
     positions, next_layer = [], 0
-    for _, count in STAGES:
+    for _, count in VGG_STAGES:
         positions += [next_layer + 2 * number for number in range(count)]
         next_layer += 2 * count + 1
     return positions

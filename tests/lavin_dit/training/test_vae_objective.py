@@ -11,6 +11,8 @@ from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
+from lavin_dit.planning.vae_layers import Volume
+from lavin_dit.planning.vae_terms import discriminator_flops
 from lavin_dit.training.fit import fit
 from lavin_dit.training.processes import Processes
 from lavin_dit.training.vae_objective import VaeObjective
@@ -264,6 +266,7 @@ def test_the_cost_counts_latents_and_every_network_that_takes_part(shards: Shard
     assert plain.cost(batch).tokens == 6 * (1 + (frames - 1) // 4) * 4
     encode_and_decode = sum(vae_flops(plain.network.shape, samples=6, frames=frames, height=16, width=16))
     assert plain.cost(batch).flops == TRAINING_FACTOR * encode_and_decode
-    assert full.discriminator is not None
     extra = full.cost(batch).flops - plain.cost(batch).flops
-    assert extra == pytest.approx(7 * full.discriminator.forward_flops(6, (frames, 16, 16)))
+    adversarial = config_of(*FULL_RECIPE).adversarial
+    assert adversarial is not None
+    assert extra == pytest.approx(7 * 6 * discriminator_flops(adversarial, Volume(frames, 16, 16)))

@@ -4,8 +4,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from lavin_dit.vae.adversarial import DUEL_FORWARDS, fight, per_sample, pull_norm, slope_of
-from lavin_dit.vae.discriminator import PatchDiscriminator
+from lavin_dit.planning.vae_layers import Volume
+from lavin_dit.planning.vae_terms import DUEL_FORWARDS, discriminator_flops
+from lavin_dit.training_config import AdversarialConfig
+from lavin_dit.vae.adversarial import fight, per_sample, pull_norm, slope_of
+from lavin_dit.vae.discriminator import PatchConv3d, PatchDiscriminator
 
 
 def draw(*size: int, seed: int = 0) -> Tensor:
@@ -29,7 +32,7 @@ def test_the_shortcut_for_one_frame_is_the_convolution_itself() -> None:
     discriminator, picture = make(), draw(2, 3, 1, 32, 32)
     x = picture
     for layer in (*discriminator.layers, discriminator.score):
-        x = F.conv3d(x, layer.weight, layer.bias, layer.stride, layer.padding) if hasattr(layer, "size_after") else layer(x)
+        x = F.conv3d(x, layer.weight, layer.bias, layer.stride, layer.padding) if isinstance(layer, PatchConv3d) else layer(x)
     torch.testing.assert_close(discriminator(picture), x[:, 0], rtol=1e-4, atol=1e-6)
 
 
@@ -42,13 +45,15 @@ def test_a_score_does_not_depend_on_the_others_of_the_batch() -> None:
 @pytest.mark.parametrize("size", [(1, 32, 48), (5, 32, 32)])
 def test_operations_are_as_many_as_torch_counts(size: tuple[int, int, int]) -> None:
     discriminator = make()
+    config = AdversarialConfig(weight=1.0, first_step=0, width=8, num_layers=3, learning_rate=1e-4)
+    forward = 2 * discriminator_flops(config, Volume(*size))
     with FlopCounterMode(display=False) as counter:
         discriminator(draw(2, 3, *size))
-    assert counter.get_total_flops() == discriminator.forward_flops(2, size)
+    assert counter.get_total_flops() == forward
     # Torch cannot count inside of autograd.grad, which adds the pull's backward pass to the pixels.
     with FlopCounterMode(display=False) as counter:
         (discriminator(draw(2, 3, *size).requires_grad_()).mean() + discriminator(draw(2, 3, *size)).mean()).backward()
-    assert counter.get_total_flops() == pytest.approx((DUEL_FORWARDS - 1) * discriminator.forward_flops(2, size), rel=0.1)
+    assert counter.get_total_flops() == pytest.approx((DUEL_FORWARDS - 1) * forward, rel=0.1)
 
 
 def test_the_hinge_loss_is_one_where_nothing_is_known_and_zero_where_all_is() -> None:

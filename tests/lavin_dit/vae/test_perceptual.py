@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lavin_dit.errors import InputError
+from lavin_dit.planning.vae_layers import Volume
+from lavin_dit.planning.vae_terms import vgg_flops
 from lavin_dit.section import WeightsFile
 from lavin_dit.training_config import PerceptualConfig
 from lavin_dit.vae.perceptual import FeatureDistance, perceptual_term
@@ -91,7 +93,7 @@ def test_only_the_reconstruction_gets_a_gradient(vgg: Vgg16) -> None:
 def test_a_forward_pass_takes_as_many_operations_as_torch_counts(vgg: Vgg16) -> None:
     with FlopCounterMode(display=False) as counter:
         vgg(draw(2, 3, 48, 32))
-    assert counter.get_total_flops() == vgg.forward_flops(2, 48, 32)
+    assert counter.get_total_flops() == vgg_flops(Volume(2, 48, 32))
 
 
 def test_a_weight_of_zero_computes_nothing_and_needs_no_file() -> None:
