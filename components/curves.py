@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from components.evaluate import LOSS
+from components.evaluate import EXAMPLES, QUERIES_FILE
 from components.folders import read_json, write_json
 from components.study import held_out_tasks
 from lavin_dit.data.tasks import task_of
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.metrics import primary_metric
-from lavin_dit.evaluation.results import CEILING, MODEL, QUERY_UNCHANGED
+from lavin_dit.evaluation.results import CEILING, LOSS, MODEL, QUERY_UNCHANGED
 from lavin_dit.evaluation.trends import Curve, Score
 from lavin_dit.training_config import TrainDitConfig
 
-MODEL_FILE, QUERIES_FILE, EXAMPLES = "model.json", "queries.csv", "examples"
+MODEL_FILE = "model.json"
 
 
 def write_curve(folder: Path, *, size: str, section: TrainDitConfig, dit: Path, evaluations: Sequence[Path]) -> None:

@@ -25,6 +25,7 @@ from lavin_dit.evaluation.results import (
     CEILING,
     CONFUSION_COLUMNS,
     CONTEXT_MEAN,
+    LOSS,
     MODEL,
     QUERY_UNCHANGED,
     SCORE_COLUMNS,
@@ -47,7 +48,7 @@ logger = logging.getLogger(__name__)
 INPUTS = ("shards", "vae", "dit")
 OUTPUTS = ("evaluation",)
 
-LOSS = "loss"
+QUERIES_FILE, EXAMPLES = "queries.csv", "examples"
 QUERY_COLUMNS = ("task", "scene", "key", "metric", *ANSWERS)
 """Of queries.csv: a row for every metric of every query, and one for its flow-matching loss."""
 
@@ -84,8 +85,8 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Path], outputs: Mapping[str
             configs=gather_configs(config, inputs),
         )
         write(folder, config, results, render(report))
-        _write_rows(folder / "queries.csv", QUERY_COLUMNS, query_rows(answered))
-        write_examples(folder / "examples", report.examples)
+        _write_rows(folder / QUERIES_FILE, QUERY_COLUMNS, query_rows(answered))
+        write_examples(folder / EXAMPLES, report.examples)
         logger.info("the model beats both baselines on %d of %d tasks", num_beating(results), len(results))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from components.curves import EXAMPLES, read_curve
+from components.curves import read_curve
+from components.evaluate import EXAMPLES
 from components.folders import write_json, write_text
 from lavin_dit.data.encodings import Picture
 from lavin_dit.evaluation.report import png_uri

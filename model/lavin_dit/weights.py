@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -103,13 +104,13 @@ def num_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Writes a safetensors file.
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    """Writes a safetensors file, with texts by name in its header where they are given.
 
     Raises: OSError with the disk's own reason where it cannot be written.
     """
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
     except SafetensorError as error:
         # The library wraps the system's error in text alone.
         number = OS_ERROR.search(str(error))

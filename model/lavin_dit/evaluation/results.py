@@ -9,6 +9,8 @@ from lavin_dit.data.tasks import Task
 from lavin_dit.evaluation.metrics import KIND_CLASSES, KIND_METRICS, METRICS, Measurement, Metric, is_better, primary_metric
 
 MODEL, QUERY_UNCHANGED, CONTEXT_MEAN, CEILING = "model", "query_unchanged", "context_mean", "ceiling"
+LOSS = "loss"
+"""Among the metrics of a query: its flow-matching loss, which the model alone has."""
 BASELINES = (QUERY_UNCHANGED, CONTEXT_MEAN)
 ANSWERS = (MODEL, *BASELINES, CEILING)
 ANSWER_TITLES = {

@@ -15,8 +15,8 @@ from scipy.stats import t as student_t
 
 from lavin_dit.data.tasks import task_of
 from lavin_dit.evaluation.metrics import primary_metric
+from lavin_dit.evaluation.results import LOSS
 
-LOSS = "loss"
 TRAINED, HELD_OUT = "trained", "held_out"
 
 ByScene = Mapping[str, float]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from lavin_dit.training.sharding import local_part, whole
+from lavin_dit.training.sharding import local_part, trained_weights, whole
 
 
 class MovingAverage:
@@ -15,14 +15,15 @@ class MovingAverage:
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._network = network
         self._blend = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        self.weights = {name: weight.detach().clone() for name, weight in _trained(network).items()}
+        self._present = trained_weights(network)
+        self.weights = {name: weight.detach().clone() for name, weight in self._present.items()}
         self.num_updates = 0
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the network's present weights into account."""
         averaged = [local_part(weight) for weight in self.weights.values()]
-        present = [local_part(weight) for weight in _trained(self._network).values()]
+        present = [local_part(weight) for weight in self._present.values()]
         if self.num_updates == 0:
             for target, source in zip(averaged, present, strict=True):
                 target.copy_(source)
@@ -34,7 +35,3 @@ class MovingAverage:
         """The network's whole state with averaged weights where there are some, on every process."""
         state: Mapping[str, Tensor] = self._network.state_dict()
         return {name: whole(self.weights.get(name, value)).detach() for name, value in state.items()}
-
-
-def _trained(network: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: weight for name, weight in network.named_parameters() if weight.requires_grad}

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.distributed import ProcessGroup
 from torch.distributed.checkpoint.api import CheckpointException
@@ -30,7 +29,7 @@ from torch.futures import Future
 
 from lavin_dit.errors import InputError
 from lavin_dit.training.checkpoint_files import DamagedError, StoredFile, named_errors
-from lavin_dit.weights import OS_ERROR
+from lavin_dit.weights import save_tensors
 
 Publish = Callable[[list[StoredFile]], None]
 
@@ -82,17 +81,8 @@ class ShardWriter(StorageWriter):
 def _write_shard(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[str, torch.Size]) -> None:
     pieces = {name: {"saved_offsets": list(offset)} for name, offset in offsets.items()}
     layout = {"DCP_SHARDING_INFO": json.dumps(pieces), "DCP_VERSION": "1.0", "format": "pt"}
-    try:
-        # Lets other threads run meanwhile; torch's own writer of this format holds them up.
-        save_file(_apart(tensors), path, metadata=layout)
-    except SafetensorError as error:
-        # The library wraps the system's error in text alone.
-        number = OS_ERROR.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-    # The library makes files for their owner alone; on a shared volume others read them.
-    path.chmod(0o644)
+    # Lets other threads run meanwhile; torch's own writer of this format holds them up.
+    save_tensors(_apart(tensors), path, metadata=layout)
     with path.open("rb") as file, named_errors(path):
         os.fsync(file.fileno())
 

@@ -17,6 +17,8 @@ from lavin_dit.training.objective import Cost, Losses, Objective, Tally
 from lavin_dit.training_config import TrainDitConfig
 
 NUM_TIME_BUCKETS = 10
+TIME_BUCKETS = tuple(f"{index / NUM_TIME_BUCKETS:.1f}" for index in range(NUM_TIME_BUCKETS))
+"""Where each begins."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class DitObjective(Objective[Episodes]):
             {"squared": loss.squared.detach(), "absolute": loss.absolute.detach()},
             {
                 "task": _tally(self._tasks, batch.task, loss.per_sample),
-                "time": _tally(tuple(f"{index / NUM_TIME_BUCKETS:.1f}" for index in range(NUM_TIME_BUCKETS)), bucket, loss.per_sample),
+                "time": _tally(TIME_BUCKETS, bucket, loss.per_sample),
             },
         )
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 
 from lavin_dit.errors import TrainingDivergedError
+from lavin_dit.running_mean import follow
 from lavin_dit.training.step_report import Outcome
 from lavin_dit.training_config import GuardConfig
 
@@ -30,7 +31,8 @@ class Guard:
             outcome = "spike"
         self.skipped_in_a_row = 0 if outcome == "learnt" else self.skipped_in_a_row + 1
         if outcome == "learnt":
-            self._take_into_account(loss)
+            self._num_losses += 1
+            self._mean = follow(self._mean, loss, count=self._num_losses, decay=MEAN_DECAY)
         return outcome
 
     @property
@@ -65,8 +67,3 @@ class Guard:
         """Goes on from what `state` gave."""
         self._mean, self._num_losses = float(state["mean"]), int(state["num_losses"])
         self.skipped_in_a_row, self.num_rollbacks = int(state["skipped_in_a_row"]), int(state["num_rollbacks"])
-
-    def _take_into_account(self, loss: float) -> None:
-        self._num_losses += 1
-        share = max(1.0 - MEAN_DECAY, 1.0 / self._num_losses)
-        self._mean += share * (loss - self._mean)

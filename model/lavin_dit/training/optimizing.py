@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lavin_dit.training.objective import Objective
-from lavin_dit.training.sharding import whole
+from lavin_dit.training.sharding import trained_weights, whole
 from lavin_dit.training_config import OptimizerConfig
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -71,4 +71,4 @@ class Optimizer:
 
 
 def _trained(prefix: str, module: nn.Module) -> dict[str, nn.Parameter]:
-    return {f"{prefix}.{name}": weight for name, weight in module.named_parameters() if weight.requires_grad}
+    return {f"{prefix}.{name}": weight for name, weight in trained_weights(module).items()}

@@ -87,6 +87,11 @@ def blocks_of(network: nn.Module) -> Iterator[nn.Module]:
     return (module for module in network.modules() if isinstance(module, Block | ResidualBlock))
 
 
+def trained_weights(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The weights that training moves, by name."""
+    return {name: weight for name, weight in module.named_parameters() if weight.requires_grad}
+
+
 def local_part(tensor: Tensor) -> Tensor:
     """What this process holds of a tensor."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor

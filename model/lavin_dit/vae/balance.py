@@ -5,6 +5,8 @@ Source: Défossez et al., High fidelity neural audio compression, 2022 (the loss
 
 from collections.abc import Mapping
 
+from lavin_dit.running_mean import follow
+
 RECONSTRUCTION_PULL, ADVERSARIAL_PULL = "reconstruction_pull", "adversarial_pull"
 MEAN_DECAY = 0.99
 MAX_WEIGHT = 1e4
@@ -29,9 +31,8 @@ class Balance:
     def observe(self, means: Mapping[str, float]) -> None:
         """Takes a step's mean norms over the global batch into account."""
         self._num_steps += 1
-        share = max(1.0 - MEAN_DECAY, 1.0 / self._num_steps)
         for name, mean in self._means.items():
-            self._means[name] = mean + share * (means[name] - mean)
+            self._means[name] = follow(mean, means[name], count=self._num_steps, decay=MEAN_DECAY)
 
     def state(self) -> dict[str, float]:
         """What a checkpoint has to keep."""

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lavin_dit.evaluation.trends import LOSS, Curve, Score, difference, estimate, trends_document, within_scenes
+from lavin_dit.evaluation.results import LOSS
+from lavin_dit.evaluation.trends import Curve, Score, difference, estimate, trends_document, within_scenes
 
 SCENES = [f"scene-{number}" for number in range(12)]
 HARDNESS = dict(zip(SCENES, np.random.default_rng(0).normal(0.0, 5.0, len(SCENES)), strict=True))
