@@ -3,7 +3,8 @@
 from kfp import dsl
 
 from components import ops
-from pipelines.placement import LARGE, MEDIUM, SMALL, place
+from pipelines import stages
+from pipelines.placement import LARGE, SMALL, place
 
 
 @dsl.pipeline(
@@ -46,8 +47,7 @@ def lavin(
         raw: Folder of the data, in the data repository (or in the pod, where there is no repository).
         workspace: Folder of the shared volume, which keeps finished outputs between runs, so that nothing is made twice.
     """
-    ended = ops.conclude(workspace=workspace)
-    place(ended, "Record the outcome", SMALL, hours=0.5, cached=False)
+    ended = stages.conclude(workspace)
 
     with dsl.ExitHandler(ended, name="steps"):
         plan = ops.resolve(
@@ -67,21 +67,20 @@ def lavin(
             workspace=workspace,
         )
         place(plan, "Check parameters and data", SMALL, hours=0.5, cached=False)
-        code, job = plan.outputs["code"], plan.outputs["job"]
+        code = plan.outputs["code"]
 
-        data = ops.prepare(section=plan.outputs["prepare"], code=code, data_hash=plan.outputs["data_hash"], workspace=workspace)
-        place(data, "Prepare data", MEDIUM, hours=48, retries=2)
+        data = stages.prepare(plan, workspace)
         shards = data.outputs["shards"]
 
-        autoencoder = ops.train_vae(section=plan.outputs["train_vae"], code=code, shards=shards, workspace=workspace, job=job)
-        place(autoencoder, "Train ST-VAE", LARGE, hours=24 * 30, retries=2)
+        autoencoder = stages.train_vae(plan, shards, workspace)
         vae = autoencoder.outputs["vae"]
 
-        transformer = ops.train_dit(section=plan.outputs["train_dit"], code=code, shards=shards, vae=vae, workspace=workspace, job=job)
-        place(transformer, "Train J-DiT", LARGE, hours=24 * 60, retries=2)
+        transformer = stages.train_dit(
+            section=plan.outputs["train_dit"], code=code, shards=shards, vae=vae, workspace=workspace, job=plan.outputs["job"]
+        )
         dit = transformer.outputs["dit"]
 
-        measured = ops.evaluate(
+        measured = stages.evaluate(
             section=plan.outputs["evaluate"],
             code=code,
             shards=shards,
@@ -90,7 +89,6 @@ def lavin(
             workspace=workspace,
             job=plan.outputs["evaluation_job"],
         )
-        place(measured, "Evaluate", LARGE, hours=48, retries=2)
         evaluation = measured.outputs["evaluation"]
 
         exported = ops.export(

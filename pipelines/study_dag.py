@@ -6,7 +6,8 @@ from kfp import dsl
 from components import ops
 from components.run_request import AS_IN_RECIPE, NOWHERE
 from components.study import NUM_PAIRS, SIZES
-from pipelines.placement import LARGE, MEDIUM, SMALL, place
+from pipelines import stages
+from pipelines.placement import SMALL, place
 
 ONE_AT_A_TIME = 1
 """A cluster's job is named after its run and its step, so that no two of a step may run at once; and this machine has no room for two."""
@@ -37,13 +38,13 @@ def over_sizes(
         vae: The ST-VAE.
     """
     with dsl.ParallelFor(models, name="every size", parallelism=ONE_AT_A_TIME) as model:
-        transformer = ops.train_dit(section=model.section, code=code, shards=shards, vae=vae, workspace=workspace, job=job)
-        place(transformer, "Train J-DiT", LARGE, hours=24 * 60, retries=2)
+        transformer = stages.train_dit(section=model.section, code=code, shards=shards, vae=vae, workspace=workspace, job=job)
         dit = transformer.outputs["dit"]
 
         with dsl.ParallelFor(questions, name="every number of pairs", parallelism=ONE_AT_A_TIME) as question:
-            measured = ops.evaluate(section=question, code=code, shards=shards, vae=vae, dit=dit, workspace=workspace, job=evaluation_job)
-            place(measured, "Evaluate", LARGE, hours=48, retries=2)
+            measured = stages.evaluate(
+                section=question, code=code, shards=shards, vae=vae, dit=dit, workspace=workspace, job=evaluation_job
+            )
 
         evaluations = dsl.Collected(measured.outputs["evaluation"])
         curve = ops.gather(size=model.size, section=model.section, dit=dit, evaluations=evaluations, workspace=workspace)
@@ -95,8 +96,7 @@ def study(
         raw: Folder of the data, in the data repository (or in the pod, where there is no repository).
         workspace: Folder of the shared volume, which keeps finished outputs between runs, so that nothing is made twice.
     """
-    ended = ops.conclude(workspace=workspace)
-    place(ended, "Record the outcome", SMALL, hours=0.5, cached=False)
+    ended = stages.conclude(workspace)
 
     with dsl.ExitHandler(ended, name="steps"):
         plan = ops.resolve(
@@ -116,7 +116,6 @@ def study(
             workspace=workspace,
         )
         place(plan, "Check parameters and data", SMALL, hours=0.5, cached=False)
-        code, job = plan.outputs["code"], plan.outputs["job"]
 
         varied = ops.vary(
             train_dit=plan.outputs["train_dit"],
@@ -127,20 +126,18 @@ def study(
         )
         place(varied, "Vary sizes and pairs", SMALL, hours=0.5, cached=False)
 
-        data = ops.prepare(section=plan.outputs["prepare"], code=code, data_hash=plan.outputs["data_hash"], workspace=workspace)
-        place(data, "Prepare data", MEDIUM, hours=48, retries=2)
+        data = stages.prepare(plan, workspace)
         # A mistake in the sizes is told before anything is made.
         data.after(varied)
         shards = data.outputs["shards"]
 
-        autoencoder = ops.train_vae(section=plan.outputs["train_vae"], code=code, shards=shards, workspace=workspace, job=job)
-        place(autoencoder, "Train ST-VAE", LARGE, hours=24 * 30, retries=2)
+        autoencoder = stages.train_vae(plan, shards, workspace)
 
         over_sizes(
             models=varied.outputs["models"],
             questions=varied.outputs["questions"],
-            code=code,
-            job=job,
+            code=plan.outputs["code"],
+            job=plan.outputs["job"],
             evaluation_job=plan.outputs["evaluation_job"],
             workspace=workspace,
             shards=shards,
