@@ -1,5 +1,6 @@
 """Steps of training on random data, measured: what plans are checked against, on CPUs, by benchmarks/plan.py and the tests."""
 
+import gc
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,8 @@ def rehearse(
         for _ in range(WATCHED_STEPS if processes.world_size == 1 else WATCHED_STEPS_OF_SEVERAL):
             steps_of[0]()
 
+    # What was left before, and is cleared away meanwhile, would count as given back by these steps.
+    gc.collect()
     # The allocator's record misses what other threads give back, and collectives have some.
     peak = allocated_peak(begin) if processes.world_size == 1 else resident_peak(begin)
     return Rehearsed(peak, min((_time(steps_of[0]) for _ in range(steps)), default=0.0))
