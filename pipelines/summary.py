@@ -83,7 +83,7 @@ def next_commands(outcome: Outcome, folder: RunFolder, metrics: Mapping[str, Any
     task = first_winner(metrics)
     query, answer = folder.path / "query.png", folder.path / "answer.png"
     with closing(ShardSet(outcome.shards, "test")) as shards:
-        Image.fromarray(shards.image(shards.pairs_of(task)[0].input)).save(query)
+        Image.fromarray(shards.image(shards.pairs_of(task)[0].input[0])).save(query)
     lavin = program("lavin")
     return [
         f"{program('python')} -m webbrowser {folder.path / 'report.html'}",

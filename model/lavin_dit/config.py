@@ -2,9 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterable
-from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -15,6 +15,27 @@ from lavin_dit.section import Fraction, Name, NotNegative, NotNegativeReal, Posi
 from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
 
 RESOLUTION_STEP = SPATIAL_FACTOR * PATCH_SIZE
+OWN_SOURCES = ("scenes", "pairs", "photos")
+"""Names of what needs no entry in prepare.sources: rendered scenes, and the user's own pairs and photographs."""
+
+
+class SourceConfig(Section):
+    """A data set as its publishers lay it out."""
+
+    name: Name
+    """What its pairs are known by, in weights and reports."""
+    reader: Name
+    """Which layout it has: coco, nyu_depth ..."""
+    folder: str
+    """Where it lies below data/raw."""
+    tasks: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @field_validator("folder")
+    @classmethod
+    def _lies_below_raw(cls, value: str) -> str:
+        if not value or value.startswith(("/", ".")) or ".." in PurePosixPath(value).parts:
+            raise ValueError("must be a relative folder below data/raw")
+        return value
 
 
 class PrepareConfig(Section):
@@ -26,7 +47,13 @@ class PrepareConfig(Section):
     clip_frames: Positive
     """Frames of a clip, 1 + 4k; 1 where there are images alone."""
     tasks: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """Tasks drawn from rendered scenes and photographs; pair folders under data/raw add their own."""
+    """Tasks drawn from rendered scenes, clips and photographs; pair folders under data/raw add their own."""
+    held_out_tasks: tuple[Name, ...]
+    """Tasks that are measured and never trained: their pairs go into the test split alone."""
+    sources: tuple[SourceConfig, ...]
+    """Published data sets under data/raw."""
+    difficulty: Annotated[float, Field(ge=0, le=1)]
+    """Of rendered scenes: 0 for few plain solids, 1 for all shapes, textures and lights."""
     num_train_scenes: NotNegative
     num_test_scenes: NotNegative
     """Rendered scenes that no training step ever sees."""
@@ -39,6 +66,10 @@ class PrepareConfig(Section):
     """Size at which a tar shard is closed, in MiB."""
     max_megapixels: PositiveReal
     """An image with more pixels than this is refused (decompression bombs)."""
+    photo_format: Literal["png", "webp", "jpeg"]
+    """Of photographs and rendered pictures; maps, labels and masks are always PNG."""
+    on_bad: Literal["stop", "skip"]
+    """What is done about a file of the user's that cannot be read: stop, or leave it out and say so."""
 
     @field_validator("resolution")
     @classmethod
@@ -65,12 +96,19 @@ class PrepareConfig(Section):
             raise ValueError(f"clip_frames is {self.clip_frames}: needs num_train_clips or num_test_clips above 0; use 1 for images")
         return self
 
-    @field_validator("tasks")
+    @field_validator("tasks", "held_out_tasks")
     @classmethod
     def _tasks_differ(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        repeated = sorted({task for task in value if value.count(task) > 1})
-        if repeated:
-            raise ValueError(f"names {', '.join(repeated)} more than once")
+        _check_unique(value)
+        return value
+
+    @field_validator("sources")
+    @classmethod
+    def _sources_differ(cls, value: tuple[SourceConfig, ...]) -> tuple[SourceConfig, ...]:
+        _check_unique([source.name for source in value])
+        reserved = [source.name for source in value if source.name in OWN_SOURCES]
+        if reserved:
+            raise ValueError(f"names a data set {reserved[0]}: {', '.join(OWN_SOURCES)} are names of what is always there")
         return value
 
 
@@ -164,9 +202,17 @@ class Config(Section):
         clips, prepare = self.train_vae.clips, self.prepare
         if clips and not (prepare.num_train_clips and prepare.num_test_clips):
             raise ValueError("train_vae.clips is set: needs prepare.num_train_clips and prepare.num_test_clips above 0")
+        if self.train_dit.clips and not prepare.num_train_clips:
+            raise ValueError("train_dit.clips is set: needs prepare.num_train_clips above 0")
         if clips and clips.frames > prepare.clip_frames:
             raise ValueError(f"train_vae.clips.frames is {clips.frames}: must be at most prepare.clip_frames ({prepare.clip_frames})")
         return self
+
+
+def _check_unique(names: Sequence[str]) -> None:
+    repeated = sorted({name for name in names if names.count(name) > 1})
+    if repeated:
+        raise ValueError(f"names {', '.join(repeated)} more than once")
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -19,6 +19,9 @@ from lavin_dit.section import (
 )
 
 
+SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)?$")]
+
+
 class OptimizerConfig(Section):
     """AdamW with linear warm-up, cosine decay, global-norm clipping and an exponential moving average."""
 
@@ -163,6 +166,15 @@ class LoraConfig(Section):
     alpha: PositiveReal
 
 
+class ClipEpisodesConfig(Section):
+    """Steps whose episodes are of clips; their length is prepare.clip_frames."""
+
+    share: Annotated[float, Field(gt=0, le=1)]
+    """Share of the steps."""
+    max_pairs: Positive
+    """Context pairs of clips are drawn from 1 to this."""
+
+
 class TrainDitConfig(TrainingSection):
     """The J-DiT and its flow-matching loss."""
 
@@ -174,6 +186,10 @@ class TrainDitConfig(TrainingSection):
     absolute_weight: NotNegativeReal
     task_weights: dict[Name, NotNegativeReal]
     """Relative chance of each task; 1 where a task is not named."""
+    source_weights: dict[SourceName, NotNegativeReal]
+    """Relative chance of each source within a task, by `source` or `task/source`; the number of its pairs where it is not named."""
+    clips: ClipEpisodesConfig | None
+    """Null: images alone."""
     lora: LoraConfig | None
     """Needs initial_weights."""
 

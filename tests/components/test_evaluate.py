@@ -122,7 +122,7 @@ def test_the_query_unchanged_scores_what_the_pictures_themselves_score(evaluatio
         queries = queries_of(shards)
         for name in ("depth", "semantic", OWN):
             pairs = [query.pair for query in queries if query.task == name]
-            measured = [measure(task_of(name), shards.image(pair.input), shards.image(pair.target)) for pair in pairs]
+            measured = [measure(task_of(name), shards.image(pair.input[0]), shards.image(pair.target[0])) for pair in pairs]
             expected = aggregate(task_of(name), measured).values
             assert metrics_of(evaluation)["tasks"][name][QUERY_UNCHANGED] == pytest.approx(expected)
 

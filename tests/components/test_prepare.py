@@ -29,6 +29,9 @@ SECTION: dict[str, Any] = {
     "resolution": 16,
     "clip_frames": 1,
     "tasks": tuple(TASKS),
+    "held_out_tasks": (),
+    "sources": (),
+    "difficulty": 0.0,
     "num_train_scenes": 4,
     "num_test_scenes": 2,
     "num_train_clips": 0,
@@ -36,6 +39,8 @@ SECTION: dict[str, Any] = {
     "test_fraction": 0.25,
     "shard_mib": 0.02,
     "max_megapixels": 1.0,
+    "photo_format": "png",
+    "on_bad": "stop",
 }
 
 
@@ -74,17 +79,17 @@ def test_rendered_scenes_alone_fill_every_task(tmp_path: Path) -> None:
     assert json.loads((folder / "config.json").read_text())["num_train_scenes"] == 4
     with ShardSet(folder, "train") as shards:
         for task in TASKS:
-            pictures = [shards.image(member) for pair in shards.pairs_of(task) for member in (pair.input, pair.target)]
+            pictures = [shards.image(member) for pair in shards.pairs_of(task) for member in pair.input + pair.target]
             assert {picture.shape for picture in pictures} == {(16, 16, 3)}
-        np.testing.assert_array_equal(shards.image(shards.pairs_of("depth")[0].input), render_scene(0, 0, 16).rgb)
+        np.testing.assert_array_equal(shards.image(shards.pairs_of("depth")[0].input[0]), render_scene(0, 0, 16).rgb)
 
 
 def test_no_scene_is_in_both_splits_and_more_of_one_leaves_the_other(tmp_path: Path) -> None:
     with ShardSet(run(tmp_path), "train") as train, ShardSet(tmp_path / "shards", "test") as test:
         assert not {pair.scene for pair in train.pairs} & {pair.scene for pair in test.pairs}
-        held_out = [(pair.key, pair.input.sha256) for pair in test.pairs]
+        held_out = [(pair.key, pair.input[0].sha256) for pair in test.pairs]
     with ShardSet(run(tmp_path, "more", num_train_scenes=7), "test") as test:
-        assert [(pair.key, pair.input.sha256) for pair in test.pairs] == held_out
+        assert [(pair.key, pair.input[0].sha256) for pair in test.pairs] == held_out
 
 
 def test_the_same_parameters_give_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ PART_PICTURES = 512
 
 def unique_members(shards: ShardSet) -> list[Member]:
     """Every distinct picture once, by content, in a fixed order: tasks share their scenes' pictures."""
-    members = {member.sha256: member for pair in shards.pairs for member in (pair.input, pair.target)}
+    members = {member.sha256: member for pair in shards.pairs for member in pair.input + pair.target}
     return [members[digest] for digest in sorted(members)]
 
 
@@ -34,7 +34,8 @@ class LatentStore:
         self._rows = rows
         self._latents = latents
 
-    def __getitem__(self, member: Member) -> Tensor:
+    def __getitem__(self, frames: tuple[Member, ...]) -> Tensor:
+        (member,) = frames
         return self._latents[self._rows[member.sha256]].float()
 
 

@@ -23,7 +23,7 @@ from lavin_dit.data.tars import TarReader, TarWriter
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 
-FORMAT = 1
+FORMAT = 2
 SPLITS = ("train", "test")
 MANIFEST_NAME = "manifest.json"
 MANIFEST_KEYS = {"format", "resolution", "clip_frames", "tasks", "files"}
@@ -35,13 +35,17 @@ PNG_LEVEL = 1
 
 @dataclass(frozen=True)
 class Pair:
-    """One pair of a task, and the scene that it was taken from."""
+    """One pair of a task, the scene that it was taken from, and the source that the scene belongs to.
+
+    Pictures are of one frame, clips of 1 + 4k; both have equally many.
+    """
 
     key: str
     task: str
     scene: str
-    input: Member
-    target: Member
+    source: str
+    input: tuple[Member, ...]
+    target: tuple[Member, ...]
 
 
 @dataclass(frozen=True)
@@ -74,10 +78,10 @@ class ShardWriter:
         self.folder.mkdir(parents=True, exist_ok=True)
         return self
 
-    def add(self, key: str, *, task: str, scene: str, input_png: bytes, target_png: bytes) -> None:
+    def add(self, key: str, *, task: str, scene: str, source: str = "scenes", input_png: bytes, target_png: bytes) -> None:
         """Appends one pair."""
-        members = self._shards.append({f"{key}.input.png": input_png, f"{key}.target.png": target_png})
-        self.pairs.append(Pair(key, task, scene, *members))
+        first, second = self._shards.append({f"{key}.input.png": input_png, f"{key}.target.png": target_png})
+        self.pairs.append(Pair(key, task, scene, source, (first,), (second,)))
 
     def add_clip(self, key: str, *, scene: str, frame_pngs: Sequence[bytes]) -> None:
         """Appends one clip."""
@@ -128,7 +132,7 @@ class ShardSet:
         entries = _read_index(folder, clip_index, manifest) if clip_index in manifest["files"] else []
         self.clips: tuple[Clip, ...] = tuple(map(_clip, entries))
         self._by_task = {task: tuple(pair for pair in self.pairs if pair.task == task) for task in self.tasks}
-        self._keys = {member: pair.key for pair in self.pairs for member in (pair.input, pair.target)}
+        self._keys = {member: pair.key for pair in self.pairs for member in pair.input + pair.target}
         self._keys |= {member: clip.key for clip in self.clips for member in clip.frames}
         self._reader = TarReader(self.folder)
 
@@ -139,6 +143,10 @@ class ShardSet:
     def image(self, member: Member) -> NDArray[np.uint8]:
         """One picture, or one frame of a clip. Shapes: (h, w, 3) uint8."""
         return self._reader.picture(member, key=self._keys.get(member, "an unknown pair"))
+
+    def frames(self, members: Sequence[Member]) -> NDArray[np.uint8]:
+        """A picture as a clip of one frame, or a clip. Shapes: (t, h, w, 3) uint8."""
+        return np.stack([self.image(member) for member in members])
 
     def close(self) -> None:
         """Releases the shards; the set can be read again afterwards."""
@@ -158,7 +166,8 @@ def _read_index(folder: Path, name: str, manifest: Mapping[str, Any]) -> list[di
 
 
 def _pair(entry: dict[str, Any]) -> Pair:
-    return Pair(entry["key"], entry["task"], entry["scene"], Member(**entry["input"]), Member(**entry["target"]))
+    names = (entry[name] for name in ("key", "task", "scene", "source"))
+    return Pair(*names, *(tuple(Member(**frame) for frame in entry[role]) for role in ("input", "target")))
 
 
 def _clip(entry: dict[str, Any]) -> Clip:

@@ -81,7 +81,7 @@ def ask(query: Query, shards: ShardSet) -> Question:
 
 
 def _read(pair: Pair, shards: ShardSet) -> ImagePair:
-    return ImagePair(shards.image(pair.input), shards.image(pair.target))
+    return ImagePair(shards.image(pair.input[0]), shards.image(pair.target[0]))
 
 
 def _stack(pictures: Iterable[Picture]) -> Tensor:

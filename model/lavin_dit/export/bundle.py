@@ -69,7 +69,7 @@ def _spread(pairs: Sequence[Pair], seed: int) -> list[Pair]:
 
 
 def _read_context(shards: ShardSet, pairs: Iterable[Pair]) -> Context:
-    images = [(shards.image(pair.input), shards.image(pair.target)) for pair in pairs]
+    images = [(shards.image(pair.input[0]), shards.image(pair.target[0])) for pair in pairs]
     inputs, targets = (np.stack(part) for part in zip(*images, strict=True))
     return Context(inputs, targets)
 

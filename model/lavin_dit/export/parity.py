@@ -39,7 +39,7 @@ def pick_questions(shards: ShardSet, contexts: Mapping[str, Context], *, count: 
     pairs = [pair for one_of_each in rounds for pair in one_of_each if pair is not None]
     if not pairs:
         raise InputError(f"{shards.folder}: holds no held-out pairs: export checks its graphs on them")
-    return [Question(pair.task, shards.image(pair.input), contexts[pair.task]) for pair in pairs[:count]]
+    return [Question(pair.task, shards.image(pair.input[0]), contexts[pair.task]) for pair in pairs[:count]]
 
 
 def measure_parity(bundle: Bundle, model: Model, questions: list[Question], *, seed: int, progress: Progress) -> float:

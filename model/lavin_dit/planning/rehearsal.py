@@ -124,7 +124,7 @@ def rehearse_dit(config: TrainDitConfig, processes: Processes, *, resolution: in
     """The J-DiT on random latents, in steps whose episodes all show `max_pairs` pairs and keep their prompt."""
     side = resolution // SPATIAL_FACTOR
     members = [Member("", 0, 0, str(row)) for row in range(2 * (config.max_pairs + 1))]
-    pairs = [Pair(TASK, TASK, TASK, *members[row : row + 2]) for row in range(0, len(members), 2)]
+    pairs = [Pair(TASK, TASK, TASK, TASK, *((member,) for member in members[row : row + 2])) for row in range(0, len(members), 2)]
     latents = torch.randn(len(members), LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(config.seed))
     sampler = EpisodeSampler({TASK: pairs}, {}, config.max_pairs, 0.0, (LATENT_CHANNELS, 1, side, side), config.seed)
     store = LatentStore({member.sha256: row for row, member in enumerate(members)}, latents)

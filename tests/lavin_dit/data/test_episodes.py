@@ -13,7 +13,7 @@ from lavin_dit.training.processes import Processes
 
 def make_pairs(task: str, count: int) -> list[Pair]:
     member = Member("shard-00000.tar", 0, 1, "0")
-    return [Pair(f"{task}-{number}", task, str(number), member, member) for number in range(count)]
+    return [Pair(f"{task}-{number}", task, str(number), "scenes", (member,), (member,)) for number in range(count)]
 
 
 def make_sampler(**changed: Any) -> EpisodeSampler:

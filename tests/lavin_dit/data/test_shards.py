@@ -30,11 +30,11 @@ def test_pictures_come_back_in_order_by_task_and_across_shards(tmp_path: Path) -
     with ShardSet(write(tmp_path / "shards"), "train") as shards:
         assert shards.resolution == 16
         assert shards.tasks == ("depth", "edges")
-        assert len({pair.input.shard for pair in shards.pairs}) > 2
+        assert len({pair.input[0].shard for pair in shards.pairs}) > 2
         for number, pair in enumerate(shards.pairs):
-            assert pair.input.shard == pair.target.shard
-            np.testing.assert_array_equal(shards.image(pair.input), picture(number))
-            np.testing.assert_array_equal(shards.image(pair.target), picture(100 + number))
+            assert pair.input[0].shard == pair.target[0].shard
+            np.testing.assert_array_equal(shards.image(pair.input[0]), picture(number))
+            np.testing.assert_array_equal(shards.image(pair.target[0]), picture(100 + number))
         assert shards.pairs_of("edges") == shards.pairs[1::2]
         assert shards.pairs_of("unknown") == ()
 
@@ -70,7 +70,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_manifest_counts_pairs_and_lists_every_file(tmp_path: Path) -> None:
     folder = write(tmp_path / "shards")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["format"], manifest["resolution"], manifest["clip_frames"]) == (1, 16, 1)
+    assert (manifest["format"], manifest["resolution"], manifest["clip_frames"]) == (2, 16, 1)
     assert manifest["tasks"]["depth"] == {"train": 6, "test": 1}
     assert set(manifest["files"]) == {str(path.relative_to(folder)) for path in folder.glob("*/*")}
     verify_shards(folder)
@@ -80,15 +80,15 @@ def test_a_flipped_bit_is_refused_naming_shard_and_key(tmp_path: Path) -> None:
     folder = write(tmp_path / "shards")
     with ShardSet(folder, "train") as shards:
         pair = shards.pairs[3]
-    path = folder / "train" / pair.target.shard
+    path = folder / "train" / pair.target[0].shard
     content = bytearray(path.read_bytes())
-    content[pair.target.offset + pair.target.size // 2] ^= 1
+    content[pair.target[0].offset + pair.target[0].size // 2] ^= 1
     path.write_bytes(content)
     with ShardSet(folder, "train") as shards:
-        shards.image(pair.input)
-        with pytest.raises(InputError, match=rf"{pair.target.shard}: the content of {pair.key} does not match its hash"):
-            shards.image(pair.target)
-    with pytest.raises(InputError, match=rf"train/{pair.target.shard}: does not match its hash in manifest\.json"):
+        shards.image(pair.input[0])
+        with pytest.raises(InputError, match=rf"{pair.target[0].shard}: the content of {pair.key} does not match its hash"):
+            shards.image(pair.target[0])
+    with pytest.raises(InputError, match=rf"train/{pair.target[0].shard}: does not match its hash in manifest\.json"):
         verify_shards(folder)
 
 
@@ -97,11 +97,11 @@ def test_a_shard_that_is_cut_off_or_missing_is_refused(tmp_path: Path) -> None:
     path = folder / "train" / "shard-00000.tar"
     path.write_bytes(path.read_bytes()[:700])
     with ShardSet(folder, "train") as shards, pytest.raises(InputError, match=r"shard-00000\.tar: the content of depth-scene-0"):
-        shards.image(shards.pairs[0].input)
+        shards.image(shards.pairs[0].input[0])
     for damage in (lambda: path.write_bytes(b""), path.unlink):
         damage()
         with ShardSet(folder, "train") as shards, pytest.raises(InputError, match=r"shard-00000\.tar: cannot be read"):
-            shards.image(shards.pairs[0].input)
+            shards.image(shards.pairs[0].input[0])
     with pytest.raises(InputError, match=r"shard-00000\.tar: is missing"):
         verify_shards(folder)
 

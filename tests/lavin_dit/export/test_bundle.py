@@ -40,7 +40,7 @@ def test_the_table_gives_the_network_of_every_time_of_the_grid(model: Model, exp
 def test_default_context_pairs_are_training_pairs_of_different_scenes(export_inputs: dict[str, Path], exported_bundle: Path) -> None:
     with ShardSet(export_inputs["shards"], "train") as shards, np.load(exported_bundle / "contexts" / "denoising.npz") as context:
         pictures = {
-            pair: (shards.image(pair.input).tobytes(), shards.image(pair.target).tobytes()) for pair in shards.pairs_of("denoising")
+            pair: (shards.image(pair.input[0]).tobytes(), shards.image(pair.target[0]).tobytes()) for pair in shards.pairs_of("denoising")
         }
         shown = {(first.tobytes(), second.tobytes()) for first, second in zip(context["inputs"], context["targets"], strict=True)}
         assert len({pair.scene for pair, content in pictures.items() if content in shown}) == len(shown) == 2

@@ -35,7 +35,7 @@ def test_questions_go_round_the_tasks(questions: list[Question], export_inputs: 
     assert [question.task for question in questions] == ["denoising", "semantic", "denoising", "semantic", "denoising"]
     assert len({question.query.tobytes() for question in questions}) == 5
     with ShardSet(export_inputs["shards"], "test") as shards:
-        held_out = {shards.image(pair.input).tobytes() for pair in shards.pairs}
+        held_out = {shards.image(pair.input[0]).tobytes() for pair in shards.pairs}
     assert {question.query.tobytes() for question in questions} <= held_out
 
 

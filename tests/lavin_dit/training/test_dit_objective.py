@@ -38,6 +38,8 @@ DIT_CONFIG = TrainDitConfig(
     time_shift=1.0,
     absolute_weight=0.1,
     task_weights={},
+    source_weights={},
+    clips=None,
     lora=None,
 )
 NUM_PAIRS, SIDE = 4, 2
@@ -74,7 +76,7 @@ def sampler() -> EpisodeSampler:
 
 def make_sampler(*, prompt_drop_probability: float = 0.0) -> EpisodeSampler:
     pairs = {
-        task: [Pair(f"{task}-{n}", task, str(n), member(f"input-{n}"), member(f"{task}-{n}")) for n in range(NUM_PAIRS)] for task in RULES
+        task: [Pair(f"{task}-{n}", task, str(n), "scenes", (member(f"input-{n}"),), (member(f"{task}-{n}"),)) for n in range(NUM_PAIRS)] for task in RULES
     }
     return EpisodeSampler(
         pairs=pairs,
