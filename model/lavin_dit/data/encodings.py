@@ -1,6 +1,7 @@
 """How measured maps become pictures and back: every dense target is an RGB image with an exact inverse.
 
-Shapes: maps (h, w) or (h, w, 3); pictures (h, w, 3) uint8. Decoders take any picture, a model's imperfect ones too.
+Shapes: maps (..., h, w) or (..., h, w, 3), pictures (..., h, w, 3) uint8: clips are drawn frame by frame, but for their objects, which
+`encode_instance_clip` follows; skeletons and boxes are those of one picture. Decoders take any picture, a model's imperfect ones too.
 """
 
 import math
@@ -8,34 +9,40 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+from lavin_dit.data.boxes import Box, draw_box, find_box
+from lavin_dit.data.flow_colours import decode_flow, encode_flow
+from lavin_dit.data.instance_colours import decode_instances, encode_instance_clip, encode_instances
+from lavin_dit.data.palette import PALETTE, nearest_colour
+from lavin_dit.data.pixels import Picture
+from lavin_dit.data.skeletons import draw_skeletons, find_joints
+
+__all__ = [
+    "PALETTE",
+    "Box",
+    "decode_depth",
+    "decode_edges",
+    "decode_flow",
+    "decode_instances",
+    "decode_labels",
+    "decode_mask",
+    "decode_normals",
+    "draw_box",
+    "draw_skeletons",
+    "encode_depth",
+    "encode_edges",
+    "encode_flow",
+    "encode_instance_clip",
+    "encode_instances",
+    "encode_labels",
+    "encode_mask",
+    "encode_normals",
+    "find_box",
+    "find_joints",
+]
 
 DEPTH_NEAR_M, DEPTH_FAR_M = 1.0, 32.0
 NO_NORMAL_LENGTH = 0.5
 """A decoded vector shorter than this means that there is no surface."""
-
-PALETTE = np.array(
-    [
-        (0, 0, 0),
-        (128, 128, 128),
-        (230, 30, 40),
-        (40, 90, 240),
-        (30, 200, 60),
-        (250, 220, 30),
-        (240, 50, 240),
-        (40, 225, 235),
-        (255, 130, 0),
-        (120, 20, 160),
-        (255, 255, 255),
-        (0, 90, 70),
-        (120, 60, 10),
-        (255, 170, 190),
-        (0, 0, 120),
-        (160, 255, 150),
-    ],
-    np.uint8,
-)
-"""Colours of the labels 0, 1, 2 …, all far from each other."""
 
 
 def encode_depth(depth_m: NDArray[np.floating]) -> Picture:
@@ -70,8 +77,7 @@ def encode_labels(labels: NDArray[np.integer]) -> Picture:
 
 def decode_labels(picture: Picture, *, num_labels: int = len(PALETTE)) -> NDArray[np.uint8]:
     """The label whose colour is nearest, among the first `num_labels`."""
-    difference = picture.astype(np.int32)[..., None, :] - PALETTE[:num_labels].astype(np.int32)
-    return np.asarray(np.square(difference).sum(axis=-1).argmin(axis=-1), np.uint8)
+    return nearest_colour(picture, PALETTE[:num_labels])
 
 
 def encode_mask(mask: NDArray[np.bool_]) -> Picture:
