@@ -11,30 +11,35 @@ from contextlib import contextmanager
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from lavin_dit.data.encodings import Picture
+from lavin_dit.data.pixels import Picture
+from lavin_dit.data.refusals import readable
 from lavin_dit.errors import InputError
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+MOVING_FORMATS = ("PNG", "WEBP", "TIFF")
+LIMIT = "prepare.max_megapixels"
 ALPHA_MODES = ("LA", "La", "PA", "RGBa", "RGBA")
-DAMAGE = (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, struct.error, zlib.error, OverflowError)
-"""What Pillow raises on files that lie."""
+DAMAGE = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error, zlib.error)
+"""What Pillow raises on files that lie; found by damaging good ones."""
 
 
-def decode_image(content: bytes, *, label: str, max_megapixels: float, limit: str = "prepare.max_megapixels") -> Image.Image:
+def decode_image(content: bytes, *, label: str, max_megapixels: float, limit: str = LIMIT) -> Image.Image:
     """An upright RGB image: EXIF rotation applied, transparency over white, 16-bit grey scaled to 8 bits.
 
     `limit` is what the user knows `max_megapixels` by.
     Raises: InputError naming `label` where the content is empty, damaged, too large, or of a kind without a plain meaning as RGB.
     """
+    label = readable(label)
     if not content:
         raise InputError(f"{label}: is empty (0 bytes)")
-    with _own_pixel_limit(), _named_warnings(label):
+    with own_pixel_limit(), named_warnings(label):
         try:
             with Image.open(io.BytesIO(content), formats=FORMATS) as opened:
-                _check_size(opened, label, max_megapixels, limit)
+                check_size(opened.size, label, max_megapixels, limit)
+                _check_still(opened, label)
                 return _to_rgb(ImageOps.exif_transpose(opened), label)
         except InputError:
             raise
@@ -54,7 +59,7 @@ def square_picture(image: Image.Image, resolution: int, *, is_nearest: bool) -> 
 
 
 @contextmanager
-def _own_pixel_limit() -> Iterator[None]:
+def own_pixel_limit() -> Iterator[None]:
     """Leaves the limit to `max_megapixels`: Pillow's own is fixed, and a warning below it."""
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
@@ -65,7 +70,7 @@ def _own_pixel_limit() -> Iterator[None]:
 
 
 @contextmanager
-def _named_warnings(label: str) -> Iterator[None]:
+def named_warnings(label: str) -> Iterator[None]:
     """Pillow warns of harmless oddities (broken EXIF, say) without naming the file: the log does."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -74,10 +79,22 @@ def _named_warnings(label: str) -> Iterator[None]:
         logger.warning("%s: %s", label, message)
 
 
-def _check_size(image: Image.Image, label: str, max_megapixels: float, limit: str) -> None:
-    megapixels = image.width * image.height / 1e6
+def check_size(size: tuple[int, int], label: str, max_megapixels: float, limit: str = LIMIT) -> None:
+    """Raises: InputError naming `label` where width times height exceed the limit."""
+    megapixels = size[0] * size[1] / 1e6
     if megapixels > max_megapixels:
-        raise InputError(f"{label}: is {image.width}x{image.height} ({megapixels:.1f} megapixels): {limit} allows {max_megapixels:g}")
+        raise InputError(f"{label}: is {size[0]}x{size[1]} ({megapixels:.1f} megapixels): {limit} allows {max_megapixels:g}")
+
+
+def _check_still(image: Image.Image, label: str) -> None:
+    """Of several pictures none is the one that is meant; a phone's JPEG with a preview or depth map behind it has one that is."""
+    if image.format not in MOVING_FORMATS:
+        return
+    try:
+        image.seek(1)
+    except EOFError:
+        return
+    raise InputError(f"{label}: is animated or has several pages: only still pictures are read; a clip is a folder of frames, or a video")
 
 
 def _to_rgb(image: Image.Image, label: str) -> Image.Image:

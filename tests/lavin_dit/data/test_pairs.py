@@ -120,7 +120,15 @@ def test_of_two_names_one_is_held_out_and_one_is_learned_from(tmp_path: Path) ->
 
 def test_hidden_files_readmes_and_those_of_dvc_are_ignored(tmp_path: Path) -> None:
     put_pair(tmp_path / "depth" / "train", "a")
-    for name in ("README.md", ".gitignore", "photos.dvc", "depth/.DS_Store", "depth/train.dvc", "depth/train/.hidden_input.png"):
+    for name in (
+        "README.md",
+        ".gitignore",
+        "photos.dvc",
+        "depth/.DS_Store",
+        "depth/train.dvc",
+        "depth/train/.hidden_input.png",
+        "depth/Thumbs.db",
+    ):
         put(tmp_path / name, b"x")
     assert len(find(tmp_path).pairs) == 1
 
@@ -167,7 +175,7 @@ def test_a_name_that_repeats_inside_a_tar_or_in_val_and_test_or_among_photograph
         ("depth/valid/a_input.png", "RAW/depth/valid: does not belong in a task's folder"),
         ("depth/train/a.png", "RAW/depth/train/a.png: must be named <name>_input or <name>_target"),
         ("depth/train/_input.png", "RAW/depth/train/_input.png: must be named <name>_input or <name>_target"),
-        ("depth/train/notes.txt", "RAW/depth/train/notes.txt: is not an image that can be read here (.png, .jpg"),
+        ("depth/train/notes.txt", "RAW/depth/train/notes.txt: is not an image or a video that can be read here (.png, .jpg"),
         ("photos/film.mp4", "RAW/photos/film.mp4: is not an image that can be read here"),
     ],
 )
