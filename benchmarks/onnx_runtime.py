@@ -77,7 +77,8 @@ def measure_torch(folder: Path, batch: int, threads: int, repeats: int) -> dict[
     torch.set_num_threads(threads)
     vae, dit = load_vae(folder / "vae"), load_dit(folder / "dit")
     images = torch.stack([to_model(image) for image in pictures(batch, side=vae.resolution)])
-    context = images[:, None].expand(-1, NUM_PAIRS, -1, -1, -1)
+    clips = images[:, :, None]
+    context = clips[:, None].expand(-1, NUM_PAIRS, -1, -1, -1, -1)
     sampling = SamplingConfig(num_points=NUM_POINTS, guidance_scale=1.0, num_pairs=NUM_PAIRS)
     with torch.inference_mode():
         latents = encode_images(vae, images)
@@ -89,7 +90,7 @@ def measure_torch(folder: Path, batch: int, threads: int, repeats: int) -> dict[
             "dit_velocity": lambda: dit.forward_tabled(answer, prompt, row),
             "vae_decoder": lambda: decode_images(vae, latents),
             "prediction": lambda: predict(
-                vae, dit, context_inputs=context, context_targets=context, queries=images, noise=answer, sampling=sampling
+                vae, dit, context_inputs=context, context_targets=context, queries=clips, noise=answer, sampling=sampling
             ),
         }
         return {name: measure(work, repeats=repeats) for name, work in everything.items()}

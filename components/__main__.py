@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--section", type=Path, metavar="FILE", help="the step's own section, as resolve wrote it, instead of a params file"
     )
+    parser.add_argument("--on-bad", choices=("stop", "skip"), help="what prepare does about a bad file, in place of prepare.on_bad")
     parser.add_argument("--input", action="append", default=[], metavar="NAME=FOLDER", help="where an input lies; repeatable")
     parser.add_argument("--output", action="append", default=[], metavar="NAME=FOLDER", help="where the output goes; repeatable")
     parser.add_argument("--processes", type=int, default=1, metavar="N", help="processes of a training step (default: 1)")
@@ -42,16 +43,25 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _section(options: argparse.Namespace) -> Section:
+    overrides = [*options.overrides, *_on_bad(options)]
     if options.section is None:
-        config = load_config(params_file(options.params, options.recipe), options.overrides)
+        config = load_config(params_file(options.params, options.recipe), overrides)
         return section_of(config, options.step)
-    if options.params or options.recipe or options.overrides or options.step == "resolve":
-        raise InputError(f"--section {options.section}: goes with neither --params, --recipe nor --set, and not with resolve")
+    if options.params or options.recipe or overrides or options.step == "resolve":
+        raise InputError(f"--section {options.section}: goes with neither --params, --recipe, --set nor --on-bad, and not with resolve")
     try:
         text = options.section.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"--section {options.section}: cannot be read ({error})") from error
     return section_from_json(options.step, text)
+
+
+def _on_bad(options: argparse.Namespace) -> list[str]:
+    if options.on_bad is None:
+        return []
+    if options.step != "prepare":
+        raise InputError(f"--on-bad {options.on_bad}: goes with prepare alone, not with {options.step}")
+    return [f"prepare.on_bad={options.on_bad}"]
 
 
 def default_folder(name: str) -> Path:

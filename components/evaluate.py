@@ -13,10 +13,11 @@ from torch import Tensor
 from components.evaluation_facts import gather_configs, gather_facts
 from components.folders import atomic_folder, step_key, write_json, write_text
 from lavin_dit.config import EvaluateConfig
-from lavin_dit.data.encodings import Picture
-from lavin_dit.data.shards import ShardSet, encode_png
+from lavin_dit.data.pixels import Pixels
+from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards import ShardSet
 from lavin_dit.data.tasks import TASKS, task_of
-from lavin_dit.evaluation.answers import Model, Question, ask
+from lavin_dit.evaluation.answers import Model, Question, ask, in_batches
 from lavin_dit.evaluation.metrics import Measurement, aggregate, measure, undefined
 from lavin_dit.evaluation.queries import draw_queries
 from lavin_dit.evaluation.report import Example, Report, render
@@ -58,7 +59,7 @@ class Answered:
     """A question, what each of `ANSWERS` scored on it, the model's picture, and its flow-matching loss."""
 
     question: Question
-    prediction: Picture
+    prediction: Pixels
     loss: float
     is_finite: bool
     measured: dict[str, Measurement]
@@ -101,8 +102,8 @@ def answer_all(model: Model, shards: ShardSet) -> list[Answered]:
     )
     answered: list[Answered] = []
     with Progress("evaluate", len(queries)) as progress:
-        for start in range(0, len(queries), config.batch_size):
-            questions = [ask(query, shards) for query in queries[start : start + config.batch_size]]
+        for batch in in_batches(queries, config.batch_size):
+            questions = [ask(query, shards) for query in batch]
             answers = model.answer(questions)
             rows = zip(questions, answers.predictions, answers.reconstructions, answers.losses.tolist(), strict=True)
             answered += [judge(*row) for row in rows]
@@ -117,20 +118,24 @@ def in_reading_order(tasks: Iterable[str]) -> list[str]:
 
 
 def judge(question: Question, prediction: Tensor, reconstruction: Tensor, loss: float) -> Answered:
-    """Measures the model, the baselines and the ceiling on one question; without context there is no mean of it to measure."""
+    """Measures the model, the baselines and the ceiling on one question; without context there is no mean of it to measure.
+
+    Shapes: prediction and reconstruction `(c, t, h, w)`, t = 1 for pictures.
+    """
     task = task_of(question.query.task)
     is_finite = bool(prediction.isfinite().all())
-    pictures = {MODEL: to_pixels(prediction.nan_to_num()), QUERY_UNCHANGED: question.input, CEILING: to_pixels(reconstruction)}
+    answer, ceiling = (to_pixels(values).reshape(question.truth.shape) for values in (prediction.nan_to_num(), reconstruction))
+    pictures = {MODEL: answer, QUERY_UNCHANGED: question.input, CEILING: ceiling}
     if question.context:
-        pictures[CONTEXT_MEAN] = mean_picture([pair.target for pair in question.context])
+        pictures[CONTEXT_MEAN] = mean_pixels([pair.target for pair in question.context])
     nothing = {CONTEXT_MEAN: Measurement(undefined(task.kind))}
     measured = nothing | {answer: measure(task, picture, question.truth) for answer, picture in pictures.items()}
     return Answered(question, pictures[MODEL], loss, is_finite, measured)
 
 
-def mean_picture(pictures: Sequence[Picture]) -> Picture:
-    """The mean of pictures, value by value; labels and masks are read from it as from any picture, by the nearest colour."""
-    return np.asarray(np.rint(np.mean(pictures, axis=0)), np.uint8)
+def mean_pixels(pixels: Sequence[Pixels]) -> Pixels:
+    """The mean of pictures or clips, value by value; labels and masks are read from it as from any picture, by the nearest colour."""
+    return np.asarray(np.rint(np.mean(pixels, axis=0)), np.uint8)
 
 
 def gather_results(answered: Sequence[Answered]) -> list[TaskResult]:
@@ -177,11 +182,12 @@ def _shown(value: float) -> object:
 
 
 def write_examples(folder: Path, examples: Mapping[str, Sequence[Example]]) -> None:
-    """A picture a task, in which every row is a query, the model's answer, and the truth."""
+    """A picture a task, in which every row is a query, the model's answer, and the truth; of clips, every frame has a row."""
     folder.mkdir(exist_ok=True)
     for task, shown in examples.items():
         if shown:
-            rows = [np.concatenate([example.query, example.prediction, example.truth], axis=1) for example in shown]
+            rows = [np.concatenate([example.query, example.prediction, example.truth], axis=-2) for example in shown]
+            rows = [row.reshape(-1, *row.shape[-2:]) for row in rows]
             (folder / f"{task}.png").write_bytes(encode_png(np.concatenate(rows)))
 
 

@@ -8,9 +8,10 @@ from components import prepare
 from components.code_version import source_hash
 from components.data_version import data_hash
 from components.folders import atomic_folder, step_key, write_json
-from components.prepare import Counts, count_scenes
+from components.prepare import count_scenes
 from lavin_dit.config import SECTIONS, Config
-from lavin_dit.data.shards import SPLITS
+from lavin_dit.data.shards import SPLITS, Counts
+from lavin_dit.data.tasks import task_of
 from lavin_dit.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -76,15 +77,22 @@ def _check_names(parameter: str, names: Iterable[str], known: Iterable[str]) -> 
         raise InputError(f"{parameter} names {', '.join(unknown)}: must be among {', '.join(sorted(known))}")
 
 
+def _pairs_shown(config: Config, task: str) -> dict[str, tuple[str, int]]:
+    """Context pairs that each step shows of a task, and the split that it draws them from."""
+    is_clip, is_trained = task_of(task).medium == "clip", task not in config.prepare.held_out_tasks
+    shown = {"evaluate.sampling.num_pairs": ("test", config.evaluate.sampling.num_pairs)}
+    if is_trained and not is_clip:
+        shown["train_dit.max_pairs"] = "train", config.train_dit.max_pairs
+        shown["export.sampling.num_pairs"] = "test", config.export.sampling.num_pairs
+    if is_trained and is_clip and config.train_dit.clips:
+        shown["train_dit.clips.max_pairs"] = "train", config.train_dit.clips.max_pairs
+    return shown
+
+
 def _check_scenes(config: Config, scenes: Counts) -> None:
     """A query is a scene of its own, beside those of its context: training draws both from one split, evaluation from the other."""
-    wanted = {
-        "train_dit.max_pairs": ("train", config.train_dit.max_pairs),
-        "evaluate.sampling.num_pairs": ("test", config.evaluate.sampling.num_pairs),
-        "export.sampling.num_pairs": ("test", config.export.sampling.num_pairs),
-    }
-    for parameter, (split, number) in wanted.items():
-        for task, counts in scenes.items():
+    for task, counts in scenes.items():
+        for parameter, (split, number) in _pairs_shown(config, task).items():
             if counts[split] <= number:
                 raise InputError(
                     f"{parameter} is {number}: needs at least {number + 1} {SPLIT_NAMES[split]} scenes of every task, and {task} has "

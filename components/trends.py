@@ -11,7 +11,7 @@ from PIL import Image
 from components.curves import read_curve
 from components.evaluate import EXAMPLES
 from components.folders import write_json, write_text
-from lavin_dit.data.encodings import Picture
+from lavin_dit.data.pixels import Picture
 from lavin_dit.evaluation.report import png_uri
 from lavin_dit.evaluation.trend_charts import GROUP_TITLES, draw_answers, draw_losses, draw_metrics, short
 from lavin_dit.evaluation.trends import in_order, trends_document

@@ -40,16 +40,19 @@ def predict(
     from lavin_dit.progress import Progress
 
     opened = Bundle.open(bundle)
-    facts = opened.tasks.get(task or "")
-    is_nearest = facts is not None and facts.is_nearest
-    shown = _show(opened, task, context, pairs, is_nearest=is_nearest)
+    nearest = opened.nearest(task)
+    shown = _show(opened, task, context, pairs)
     with Progress("predict", len(answers)) as progress:
         for picture, answer_path in answers.items():
             image = read_image(picture)
             (answer,) = opened.predict(
-                squeeze(image, opened.resolution)[None], shown.inputs[None], shown.targets[None], seed=seed, guidance_scale=guidance
+                squeeze(image, opened.resolution, is_nearest=nearest.inputs)[None],
+                shown.inputs[None],
+                shown.targets[None],
+                seed=seed,
+                guidance_scale=guidance,
             )
-            write_image(answer_path, stretch(answer, image.size, is_nearest=is_nearest))
+            write_image(answer_path, stretch(answer, image.size, is_nearest=nearest.targets))
             progress.advance(note=answer_path.name)
     logger.info("%s: %s, from %d example pairs", out, f"{len(answers)} answers" if len(answers) > 1 else "the answer", len(shown.inputs))
 
@@ -87,7 +90,7 @@ def _checked(answers: dict[Path, Path]) -> dict[Path, Path]:
     return answers
 
 
-def _show(bundle: "Bundle", task: str | None, context: Path | None, pairs: int | None, *, is_nearest: bool) -> "Context":
+def _show(bundle: "Bundle", task: str | None, context: Path | None, pairs: int | None) -> "Context":
     """The example pairs: the user's own where given, the task's default ones else."""
     from lavin_dit.export.pictures import find_pairs, read_context
     from lavin_dit.export.runtime import Context
@@ -103,7 +106,7 @@ def _show(bundle: "Bundle", task: str | None, context: Path | None, pairs: int |
     wanted = found[: pairs or bundle.num_pairs]
     if pairs is None and len(found) > len(wanted):
         logger.info("%s: shows the first %d of its %d pairs; --pairs shows more", context, len(wanted), len(found))
-    return read_context(wanted, bundle.resolution, is_nearest=is_nearest)
+    return read_context(wanted, bundle.resolution, nearest=bundle.nearest(task))
 
 
 def _check_pairs(asked: int | None, held: int, explanation: str) -> None:

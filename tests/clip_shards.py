@@ -4,7 +4,9 @@ from pathlib import Path
 
 from lavin_dit.data.clips import render_clip
 from lavin_dit.data.scenes import render_scene
-from lavin_dit.data.shards import ShardWriter, encode_png, write_manifest
+from lavin_dit.data.shard_writer import ShardWriter
+from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.task import ImagePair
 
 RESOLUTION, CLIP_FRAMES = 16, 9
 NUM_TRAIN_CLIPS, NUM_TEST_CLIPS = 4, 2
@@ -22,18 +24,11 @@ FULL_RECIPE = (
 
 def write_clip_shards(folder: Path) -> Path:
     for split, still, moving in (("train", range(8), range(NUM_TRAIN_CLIPS)), ("test", range(8, 11), range(10, 10 + NUM_TEST_CLIPS))):
-        with ShardWriter(folder, split, 1 << 20) as writer:
+        with ShardWriter(folder, split, 1 << 20, clip_frames=CLIP_FRAMES) as writer:
             for number in still:
                 scene = render_scene(0, number, RESOLUTION)
-                writer.add(
-                    f"albedo-{number}",
-                    task="albedo",
-                    scene=str(number),
-                    input_png=encode_png(scene.rgb),
-                    target_png=encode_png(scene.albedo),
-                )
+                writer.add(str(number), {"albedo": ImagePair(scene.rgb, scene.albedo)})
             for number in moving:
-                frames = render_clip(0, number, RESOLUTION, num_frames=CLIP_FRAMES)
-                writer.add_clip(f"clip-{number}", scene=f"clip-{number}", frame_pngs=[encode_png(frame) for frame in frames])
-    write_manifest(folder, resolution=RESOLUTION, clip_frames=CLIP_FRAMES, counts={"albedo": {"train": 8, "test": 3}})
+                writer.add(f"clip-{number}", {}, clip=render_clip(0, number, RESOLUTION, num_frames=CLIP_FRAMES))
+    write_manifest(folder, resolution=RESOLUTION, clip_frames=CLIP_FRAMES)
     return folder

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from components.folders import write_json
 from components.registry.history import read_history
 from components.registry.releases import Release, assign, register
-from lavin_dit.data.shards import ShardWriter, encode_png, write_manifest
+from lavin_dit.data.shard_writer import ShardWriter
+from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.task import ImagePair
 from lavin_dit.export.integrity import checksums_digest, write_checksums
 
 # Before torch is imported, here and in every process a test starts: threads that fight for cores are many times slower than one.
@@ -119,7 +121,7 @@ def export_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import numpy as np
     import torch
 
-    from lavin_dit.data.shards import SPLITS, ShardWriter, encode_png, write_manifest
+    from lavin_dit.data.shards import SPLITS
     from lavin_dit.dit.j_dit import JDit
     from lavin_dit.presets import DIT_PRESETS, VAE_PRESETS
     from lavin_dit.vae.st_vae import STVae
@@ -146,12 +148,10 @@ def export_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pictures = np.random.default_rng(0).integers(0, 256, (2, 2, 4, 2, 32, 32, 3), np.uint8)
     for split, by_task in zip(SPLITS, pictures, strict=True):
         with ShardWriter(folders["shards"], split, 2**20) as writer:
-            for task, pairs in zip(("denoising", "semantic"), by_task, strict=True):
-                for number, pair in enumerate(pairs):
-                    pngs = {f"{role}_png": encode_png(picture) for role, picture in zip(("input", "target"), pair, strict=True)}
-                    writer.add(f"{task}-{split}-{number}", task=task, scene=f"{split}-{number // 2}", **pngs)
-    counts = {task: {"train": 4, "test": 4} for task in ("denoising", "semantic")}
-    write_manifest(folders["shards"], resolution=32, clip_frames=1, counts=counts)
+            for number, pairs in enumerate(by_task.swapaxes(0, 1)):
+                by_name = zip(("denoising", "semantic"), pairs, strict=True)
+                writer.add(f"{split}-{number}", {task: ImagePair(*pair) for task, pair in by_name})
+    write_manifest(folders["shards"], resolution=32, clip_frames=1)
 
     scores = {answer: {"psnr": value} for answer, value in (("model", 21.5), ("query_unchanged", 18.25), ("context_mean", None))}
     denoising = {"metric": "psnr", "better": "higher", "beats_baselines": True, **scores}
@@ -192,9 +192,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with ShardWriter(folder, split, 1 << 20) as writer:
             for number in numbers:
                 picture = _gradient(number)
-                for task, target in (("invert", 255 - picture), ("mirror", picture[:, ::-1])):
-                    pngs = {"input_png": encode_png(picture), "target_png": encode_png(np.ascontiguousarray(target))}
-                    writer.add(f"{task}-{number}", task=task, scene=str(number), **pngs)
-    counts = {task: {"train": 8, "test": 3} for task in ("invert", "mirror")}
-    write_manifest(folder, resolution=16, clip_frames=1, counts=counts)
+                targets = {"invert": 255 - picture, "mirror": np.ascontiguousarray(picture[:, ::-1])}
+                writer.add(str(number), {task: ImagePair(picture, target) for task, target in targets.items()})
+    write_manifest(folder, resolution=16, clip_frames=1)
     return folder

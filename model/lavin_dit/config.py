@@ -92,8 +92,6 @@ class PrepareConfig(Section):
             raise ValueError(
                 "clip_frames is 1: must be 1 + 4k with k above 0 (5, 9, 13 ...) where num_train_clips or num_test_clips is above 0"
             )
-        if not has_clips and self.clip_frames > 1:
-            raise ValueError(f"clip_frames is {self.clip_frames}: needs num_train_clips or num_test_clips above 0; use 1 for images")
         return self
 
     @field_validator("tasks", "held_out_tasks")
@@ -200,10 +198,8 @@ class Config(Section):
     @model_validator(mode="after")
     def _clips_are_rendered(self) -> Self:
         clips, prepare = self.train_vae.clips, self.prepare
-        if clips and not (prepare.num_train_clips and prepare.num_test_clips):
-            raise ValueError("train_vae.clips is set: needs prepare.num_train_clips and prepare.num_test_clips above 0")
-        if self.train_dit.clips and not prepare.num_train_clips:
-            raise ValueError("train_dit.clips is set: needs prepare.num_train_clips above 0")
+        if self.train_dit.clips and prepare.clip_frames == 1:
+            raise ValueError("train_dit.clips is set: needs prepare.clip_frames above 1 (5, 9, 13 ...)")
         if clips and clips.frames > prepare.clip_frames:
             raise ValueError(f"train_vae.clips.frames is {clips.frames}: must be at most prepare.clip_frames ({prepare.clip_frames})")
         return self

@@ -18,7 +18,6 @@ from lavin_dit.section import (
     preset_of,
 )
 
-
 SourceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*(/[a-z0-9][a-z0-9_-]*)?$")]
 
 

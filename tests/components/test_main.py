@@ -45,6 +45,9 @@ MISTAKES = {
     "unknown option": (["prepare", "--fast"], "unrecognized arguments: --fast"),
     "unknown input": (["prepare", "--input", "row=data"], "--input row=data: must read NAME=FOLDER with NAME one of raw"),
     "section and file": (["gate", "--section", "gate.json", "--set", "gate.max_regression=1"], "goes with neither"),
+    "bad files of another step": (["export", "--on-bad", "skip"], "--on-bad skip: goes with prepare alone, not with export"),
+    "what is done about bad files": (["prepare", "--on-bad", "hope"], "invalid choice: 'hope'"),
+    "section and bad files": (["prepare", "--section", "prepare.json", "--on-bad", "skip"], "goes with neither"),
     "processes": (["prepare", "--processes", "2"], "--processes 2: must be 1 for step prepare"),
 }
 

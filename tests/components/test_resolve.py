@@ -46,6 +46,14 @@ IMPOSSIBLE = {
 }
 
 
+def test_a_held_out_task_needs_no_training_scenes_and_shows_none(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    write_pairs(raw, "dreams", "test", 3)
+    run(tiny("prepare.held_out_tasks=[dreams]"), {"raw": raw}, {"plan": tmp_path / "plan"})
+    with pytest.raises(InputError, match=r"dreams: has no training pairs"):
+        run(tiny(), {"raw": raw}, {"plan": tmp_path / "other"})
+
+
 @pytest.mark.parametrize("override", IMPOSSIBLE)
 def test_what_cannot_work_is_refused_by_name(override: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=IMPOSSIBLE[override]):

@@ -10,6 +10,11 @@ CLIPS = ["prepare.clip_frames=9", "prepare.num_train_clips=4", "prepare.num_test
 SECOND_STAGE = "train_vae.clips={first_step: 10, share: 0.5, frames: 9}"
 
 
+def test_clips_of_ones_own_need_none_that_are_rendered() -> None:
+    config = load_config(PARAMS, ["prepare.clip_frames=5", "train_dit.clips={share: 0.5, max_pairs: 1}"])
+    assert config.train_dit.clips is not None
+
+
 def test_clips_that_are_rendered_may_be_trained_on() -> None:
     config = load_config(PARAMS, [*CLIPS, SECOND_STAGE])
     assert config.train_vae.clips is not None
@@ -19,13 +24,12 @@ def test_clips_that_are_rendered_may_be_trained_on() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["prepare.clip_frames=5"], r"^prepare: clip_frames is 5: needs num_train_clips or num_test_clips above 0; use 1 for images$"),
         (
             ["prepare.num_train_clips=5"],
             r"^prepare: clip_frames is 1: must be 1 \+ 4k with k above 0 \(5, 9, 13 \.\.\.\) where num_train_clips",
         ),
-        ([SECOND_STAGE], r"^train_vae\.clips is set: needs prepare\.num_train_clips and prepare\.num_test_clips above 0$"),
-        ([*CLIPS, "prepare.num_test_clips=0", SECOND_STAGE], r"^train_vae\.clips is set: needs prepare\.num_train_clips and"),
+        ([SECOND_STAGE], r"^train_vae\.clips\.frames is 9: must be at most prepare\.clip_frames \(1\)$"),
+        (["train_dit.clips={share: 0.5, max_pairs: 1}"], r"^train_dit\.clips is set: needs prepare\.clip_frames above 1"),
         ([*CLIPS, "prepare.clip_frames=5", SECOND_STAGE], r"^train_vae\.clips\.frames is 9: must be at most prepare\.clip_frames \(5\)$"),
     ],
 )

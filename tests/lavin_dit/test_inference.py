@@ -48,6 +48,9 @@ def test_every_pixel_value_comes_back() -> None:
     tensor = to_model(values)
     assert (float(tensor.min()), float(tensor.max()), tensor.shape) == (-1.0, 1.0, (3, 16, 16))
     np.testing.assert_array_equal(to_pixels(tensor), values)
+    clip = np.stack([values, 255 - values])
+    assert to_model(clip).shape == (3, 2, 16, 16)
+    np.testing.assert_array_equal(to_pixels(to_model(clip)), clip)
 
 
 def test_pixels_beyond_the_range_are_clamped() -> None:
@@ -55,33 +58,41 @@ def test_pixels_beyond_the_range_are_clamped() -> None:
 
 
 def test_a_prompt_interleaves_pairs_and_ends_with_the_query() -> None:
-    inputs = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1, 1).expand(1, 2, 16, 2, 2)
-    query = torch.full((1, 16, 2, 2), 30.0)
+    inputs = torch.tensor([10.0, 20.0]).view(1, 2, 1, 1, 1, 1).expand(1, 2, 16, 1, 2, 2)
+    query = torch.full((1, 16, 1, 2, 2), 30.0)
     prompt = assemble_prompt(inputs, inputs + 1, query)
     assert prompt.shape == (1, 16, 5, 2, 2)
     assert prompt[0, 3, :, 1, 0].tolist() == [10, 11, 20, 21, 30]
 
 
+def test_the_frames_of_a_clip_stay_together_in_a_prompt() -> None:
+    inputs = torch.tensor([[10.0, 11.0], [20.0, 21.0]]).view(1, 2, 1, 2, 1, 1).expand(1, 2, 16, 2, 2, 2)
+    query = torch.tensor([30.0, 31.0]).view(1, 1, 2, 1, 1).expand(1, 16, 2, 2, 2)
+    prompt = assemble_prompt(inputs, inputs + 5, query)
+    assert prompt[0, 3, :, 1, 0].tolist() == [10, 11, 15, 16, 20, 21, 25, 26, 30, 31]
+    assert drop_prompt(prompt, num_frames=2)[0, 3, :, 1, 0].tolist() == [0, 30, 31]
+
+
 def test_a_dropped_prompt_is_a_zero_frame_and_the_query() -> None:
     prompt = draw(2, 16, 5, 2, 2)
-    dropped = drop_prompt(prompt)
+    dropped = drop_prompt(prompt, num_frames=1)
     assert dropped.shape == (2, 16, 2, 2, 2)
     assert torch.equal(dropped[:, :, 0], torch.zeros(2, 16, 2, 2))
     assert torch.equal(dropped[:, :, 1], prompt[:, :, 4])
 
 
 def test_without_pairs_the_prompt_is_the_dropped_one(vae: TrainedVae) -> None:
-    pairs, none, queries = draw(2, 3, 3, 16, 16), torch.empty(2, 0, 3, 16, 16), draw(2, 3, 16, 16, seed=2)
+    pairs, none, queries = draw(2, 3, 3, 1, 16, 16), torch.empty(2, 0, 3, 1, 16, 16), draw(2, 3, 1, 16, 16, seed=2)
     shown = encode_prompt(vae, context_inputs=pairs, context_targets=pairs, queries=queries)
     alone = encode_prompt(vae, context_inputs=none, context_targets=none, queries=queries)
-    torch.testing.assert_close(alone, drop_prompt(shown), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(alone, drop_prompt(shown, num_frames=1), rtol=1e-4, atol=1e-5)
 
 
 def test_without_pairs_guidance_changes_nothing(vae: TrainedVae, dit: JDit) -> None:
     given = {
-        "context_inputs": torch.empty(2, 0, 3, 16, 16),
-        "context_targets": torch.empty(2, 0, 3, 16, 16),
-        "queries": draw(2, 3, 16, 16),
+        "context_inputs": torch.empty(2, 0, 3, 1, 16, 16),
+        "context_targets": torch.empty(2, 0, 3, 1, 16, 16),
+        "queries": draw(2, 3, 1, 16, 16),
         "noise": draw(2, 16, 1, 2, 2, seed=3),
     }
     plain, guided = (
@@ -109,7 +120,7 @@ def test_guidance_moves_from_the_dropped_prompt_towards_the_full_one(dit: JDit, 
 
     def velocity(z: Tensor, index: int) -> Tensor:
         time = torch.tensor([time_grid(6)[index]], dtype=torch.float32)
-        free, guided = dit(z, drop_prompt(prompt), time), dit(z, prompt, time)
+        free, guided = dit(z, drop_prompt(prompt, num_frames=1), time), dit(z, prompt, time)
         return free + scale * (guided - free)
 
     sampled = sample_answer(dit, prompt, noise=noise, num_points=6, guidance_scale=scale)
@@ -122,16 +133,17 @@ def test_guidance_changes_the_answer(dit: JDit) -> None:
     assert not torch.allclose(plain, guided, rtol=1e-2, atol=1e-2)
 
 
-def test_a_prediction_does_not_depend_on_its_batch(vae: TrainedVae, dit: JDit) -> None:
+@pytest.mark.parametrize(("t", "f"), [(1, 1), (5, 2)])
+def test_a_prediction_does_not_depend_on_its_batch(vae: TrainedVae, dit: JDit, t: int, f: int) -> None:
     sampling = SamplingConfig(num_points=4, guidance_scale=1.5, num_pairs=2)
     given = {
-        "context_inputs": draw(3, 2, 3, 16, 16),
-        "context_targets": draw(3, 2, 3, 16, 16, seed=1),
-        "queries": draw(3, 3, 16, 16, seed=2),
-        "noise": draw(3, 16, 1, 2, 2, seed=3),
+        "context_inputs": draw(3, 2, 3, t, 16, 16),
+        "context_targets": draw(3, 2, 3, t, 16, 16, seed=1),
+        "queries": draw(3, 3, t, 16, 16, seed=2),
+        "noise": draw(3, 16, f, 2, 2, seed=3),
     }
     whole = predict(vae, dit, **given, sampling=sampling)
-    assert whole.shape == (3, 3, 16, 16)
+    assert whole.shape == (3, 3, t, 16, 16)
     for row in range(3):
         alone = predict(vae, dit, **{name: tensor[row : row + 1] for name, tensor in given.items()}, sampling=sampling)
         torch.testing.assert_close(whole[row : row + 1], alone, rtol=1e-3, atol=1e-4)

@@ -1,109 +1,104 @@
-"""Tar shards of picture pairs and of clips, with an index beside them.
+"""A data set as tar shards with an index beside them, and a manifest over all.
 
-A split's folder holds `index.json` and `shard-00000.tar` …; members are called `<key>.input.png` and `<key>.target.png`, so that any
-reader of webdataset's layout can read a shard without the index. Where there are clips, `clips.json` and `clips-00000.tar` … hold them,
-a member a frame: `<key>.input.000.png` …, beside which a target has room.
+A split's folder holds `index.safetensors` and `shard-00000.tar` … with pictures, and where there are clips `clips.safetensors` and
+`clips-00000.tar` …. A scene is a sample in the layout of webdataset: `<scene>.<task>.<input|target>[.<frame>].<png|webp|jpg>`, each
+distinct picture once, and `<scene>.pairs.json`, which says what makes a pair. So shards can be read without their index, too.
 """
 
-import io
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from lavin_dit.data.shard_index import INDEX_OF_MEDIUM, Group, Rows, ShardIndex
+from lavin_dit.data.shard_index import Clip as Clip
+from lavin_dit.data.shard_index import Pair as Pair
+from lavin_dit.data.shard_writer import ShardWriter as ShardWriter
+from lavin_dit.data.tars import Locate, TarReader
 from lavin_dit.data.tars import Member as Member
-from lavin_dit.data.tars import TarReader, TarWriter
+from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 
-FORMAT = 2
+FORMAT: Final = 2
 SPLITS = ("train", "test")
 MANIFEST_NAME = "manifest.json"
-MANIFEST_KEYS = {"format", "resolution", "clip_frames", "tasks", "files"}
-INDEX_NAME, CLIP_INDEX_NAME = "index.json", "clips.json"
-SHARD_STEM, CLIP_STEM = "shard", "clips"
-FILE_NAME = re.compile(r"(train|test)/((index|clips)\.json|(shard|clips)-\d{5,}\.tar)")
-PNG_LEVEL = 1
+FILE_NAME = re.compile(r"(train|test)/((index|clips)\.safetensors|(shard|clips)-\d{5,}\.tar)")
+
+Counts = dict[str, dict[str, int]]
 
 
-@dataclass(frozen=True)
-class Pair:
-    """One pair of a task, the scene that it was taken from, and the source that the scene belongs to.
+class Manifest(BaseModel):
+    """What manifest.json holds; counts are pairs by task or source, and by split, and files are named below its folder."""
 
-    Pictures are of one frame, clips of 1 + 4k; both have equally many.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    key: str
-    task: str
-    scene: str
-    source: str
-    input: tuple[Member, ...]
-    target: tuple[Member, ...]
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One clip, a picture a frame, and the moving scene that it shows."""
-
-    key: str
-    scene: str
-    frames: tuple[Member, ...]
+    format: Literal[2]
+    resolution: int
+    clip_frames: int
+    held_out_tasks: list[str]
+    tasks: Counts
+    sources: Counts
+    files: dict[str, str]
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """A picture as PNG. Shapes: (h, w, 3) uint8. Equal pictures give equal bytes."""
-    buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, format="png", compress_level=PNG_LEVEL)
-    return buffer.getvalue()
-
-
-class ShardWriter:
-    """A context manager that writes one split: shards of at most `shard_bytes` (no pair or clip is torn), and at the end the indices."""
-
-    def __init__(self, folder: Path, split: str, shard_bytes: int) -> None:
-        self.folder = folder / split
-        self.pairs: list[Pair] = []
-        self.clips: list[Clip] = []
-        self._shards = TarWriter(self.folder, SHARD_STEM, shard_bytes)
-        self._clip_shards = TarWriter(self.folder, CLIP_STEM, shard_bytes)
-
-    def __enter__(self) -> Self:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def add(self, key: str, *, task: str, scene: str, source: str = "scenes", input_png: bytes, target_png: bytes) -> None:
-        """Appends one pair."""
-        first, second = self._shards.append({f"{key}.input.png": input_png, f"{key}.target.png": target_png})
-        self.pairs.append(Pair(key, task, scene, source, (first,), (second,)))
-
-    def add_clip(self, key: str, *, scene: str, frame_pngs: Sequence[bytes]) -> None:
-        """Appends one clip."""
-        members = self._clip_shards.append({f"{key}.input.{number:03d}.png": png for number, png in enumerate(frame_pngs)})
-        self.clips.append(Clip(key, scene, tuple(members)))
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._shards.close()
-        self._clip_shards.close()
-        if error is None:
-            _write_json(self.folder / INDEX_NAME, [asdict(pair) for pair in self.pairs])
-            if self.clips:
-                _write_json(self.folder / CLIP_INDEX_NAME, [asdict(clip) for clip in self.clips])
-
-
-def write_manifest(folder: Path, *, resolution: int, clip_frames: int, counts: Mapping[str, Mapping[str, int]]) -> None:
-    """Writes manifest.json over the splits that `ShardWriter` has left in a folder; `counts` are pairs by task and split."""
-    files = {f"{split}/{path.name}": file_sha256(path) for split in SPLITS for path in sorted((folder / split).iterdir())}
-    tasks = {task: dict(numbers) for task, numbers in counts.items()}
-    _write_json(
-        folder / MANIFEST_NAME, {"format": FORMAT, "resolution": resolution, "clip_frames": clip_frames, "tasks": tasks, "files": files}
+def write_manifest(
+    folder: Path,
+    *,
+    resolution: int,
+    clip_frames: int,
+    held_out_tasks: Iterable[str] = (),
+    sha256: Mapping[str, str] | None = None,
+) -> Manifest:
+    """Writes manifest.json over the splits of a folder; `sha256`, by name below it, spares reading the files whose hash is known."""
+    known = sha256 or {}
+    names = [f"{split}/{path.name}" for split in SPLITS for path in sorted((folder / split).iterdir())]
+    tasks, sources = count_pairs(folder)
+    manifest = Manifest(
+        format=FORMAT,
+        resolution=resolution,
+        clip_frames=clip_frames,
+        held_out_tasks=sorted(held_out_tasks),
+        tasks=tasks,
+        sources=sources,
+        files={name: known.get(name) or file_sha256(folder / name) for name in names},
     )
+    beside = folder / f".{MANIFEST_NAME}.tmp"
+    beside.write_text(json.dumps(manifest.model_dump(), indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    beside.replace(folder / MANIFEST_NAME)
+    return manifest
+
+
+def count_pairs(folder: Path) -> tuple[Counts, Counts]:
+    """Pairs by task and split, and by source and split, from the indices."""
+    tasks: Counts = {}
+    sources: Counts = {}
+    for split in SPLITS:
+        for group in _groups(_open_indices(folder / split).values()):
+            for counts, name in ((tasks, group.task), (sources, group.source)):
+                counts.setdefault(name, dict.fromkeys(SPLITS, 0))[split] += len(group.rows)
+    return tasks, sources
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Raises: InputError where a folder's manifest is absent, not one of this format, or names files that are none of a data set."""
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); run prepare first") from error
+    except ValidationError as error:
+        raise InputError(f"{path}: is not a manifest of shards in format {FORMAT}; run prepare again") from error
+    strangers = [name for name in manifest.files if not FILE_NAME.fullmatch(name)]
+    if strangers:
+        raise InputError(f"{path}: lists {strangers[0]!r}, which is no file of a set of shards; run prepare again")
+    return manifest
 
 
 def verify_shards(folder: Path) -> None:
@@ -111,42 +106,66 @@ def verify_shards(folder: Path) -> None:
 
     Raises: InputError naming the first file that is absent or differs.
     """
-    for name, sha256 in _read_manifest(folder)["files"].items():
+    for name, sha256 in read_manifest(folder).files.items():
         _check_file(folder / name, sha256)
 
 
 class ShardSet:
     """The pairs and clips of one split, read in place; every picture's hash is checked before it is decoded.
 
-    Raises: InputError naming the file where the manifest, the index or a shard is absent, damaged, or does not match.
+    Shards lie beside their index, or wherever `locate` says.
+    Raises: InputError naming the file where the manifest, an index or a shard is absent, damaged, or does not match.
     """
 
-    def __init__(self, folder: Path, split: str) -> None:
-        manifest = _read_manifest(folder)
+    def __init__(self, folder: Path, split: str, *, locate: Locate | None = None) -> None:
+        manifest = read_manifest(folder)
         self.folder = folder / split
-        self.resolution: int = manifest["resolution"]
-        self.clip_frames: int = manifest["clip_frames"]
-        self.tasks: tuple[str, ...] = tuple(sorted(manifest["tasks"]))
-        self.pairs: tuple[Pair, ...] = tuple(map(_pair, _read_index(folder, f"{split}/{INDEX_NAME}", manifest)))
-        clip_index = f"{split}/{CLIP_INDEX_NAME}"
-        entries = _read_index(folder, clip_index, manifest) if clip_index in manifest["files"] else []
-        self.clips: tuple[Clip, ...] = tuple(map(_clip, entries))
-        self._by_task = {task: tuple(pair for pair in self.pairs if pair.task == task) for task in self.tasks}
-        self._keys = {member: pair.key for pair in self.pairs for member in pair.input + pair.target}
-        self._keys |= {member: clip.key for clip in self.clips for member in clip.frames}
-        self._reader = TarReader(self.folder)
+        self.resolution = manifest.resolution
+        self.clip_frames = manifest.clip_frames
+        self.tasks = tuple(sorted(manifest.tasks))
+        self.indices = _read_indices(folder, split, manifest.files)
+        self.shard_sha256 = _shards_of(split, manifest.files)
+        """By the names of the shards."""
+        self._check_shards_are_listed()
+        self._reader = TarReader(locate or (lambda shard: self.folder / shard))
 
-    def pairs_of(self, task: str) -> tuple[Pair, ...]:
-        """A task's pairs, in the index's order; none where the task is not in the set."""
-        return self._by_task.get(task, ())
+    @property
+    def groups(self) -> tuple[tuple[str, str], ...]:
+        """Task and source of every group of pairs."""
+        return tuple((group.task, group.source) for group in _groups(self.indices.values()))
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """All pairs, by task and source."""
+        return Rows([(index.pair, range(index.num_pairs)) for index in self.indices.values()])
+
+    def pairs_of(self, task: str, source: str | None = None) -> Sequence[Pair]:
+        """A task's pairs, of one source or of all, in the order of the shards; none where the task is not in the set."""
+        return Rows(
+            [
+                (index.pair, group.rows)
+                for index in self.indices.values()
+                for group in index.groups
+                if group.task == task and source in (None, group.source)
+            ]
+        )
+
+    @property
+    def clips(self) -> Sequence[Clip]:
+        """Every distinct clip: inputs and targets of video tasks, and clips that no task asks for."""
+        return Rows([(index.clip, range(index.num_clips)) for index in self.indices.values()])
 
     def image(self, member: Member) -> NDArray[np.uint8]:
         """One picture, or one frame of a clip. Shapes: (h, w, 3) uint8."""
-        return self._reader.picture(member, key=self._keys.get(member, "an unknown pair"))
+        return self._reader.picture(member, resolution=self.resolution)
 
     def frames(self, members: Sequence[Member]) -> NDArray[np.uint8]:
         """A picture as a clip of one frame, or a clip. Shapes: (t, h, w, 3) uint8."""
         return np.stack([self.image(member) for member in members])
+
+    def release(self, shard: str) -> None:
+        """Lets go of one shard's file, so that it can be given up."""
+        self._reader.release(shard)
 
     def close(self) -> None:
         """Releases the shards; the set can be read again afterwards."""
@@ -158,38 +177,33 @@ class ShardSet:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-
-def _read_index(folder: Path, name: str, manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
-    _check_file(folder / name, manifest["files"].get(name))
-    entries: list[dict[str, Any]] = _read_json(folder / name)
-    return entries
-
-
-def _pair(entry: dict[str, Any]) -> Pair:
-    names = (entry[name] for name in ("key", "task", "scene", "source"))
-    return Pair(*names, *(tuple(Member(**frame) for frame in entry[role]) for role in ("input", "target")))
+    def _check_shards_are_listed(self) -> None:
+        for index in self.indices.values():
+            strangers = sorted(set(index.shards) - set(self.shard_sha256))
+            if strangers:
+                raise InputError(f"{index.path}: names the shard {strangers[0]!r}, which {MANIFEST_NAME} does not list; run prepare again")
 
 
-def _clip(entry: dict[str, Any]) -> Clip:
-    return Clip(entry["key"], entry["scene"], tuple(Member(**frame) for frame in entry["frames"]))
+def _groups(indices: Iterable[ShardIndex]) -> list[Group]:
+    return [group for index in indices for group in index.groups]
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST_NAME
-    manifest = _read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT or not set(manifest) >= MANIFEST_KEYS:
-        raise InputError(f"{path}: is not a manifest of shards in format {FORMAT}; run prepare again")
-    strangers = [name for name in manifest["files"] if not FILE_NAME.fullmatch(name)]
-    if strangers:
-        raise InputError(f"{path}: lists {strangers[0]!r}, which is no file of a set of shards; run prepare again")
-    return manifest
+def _open_indices(folder: Path) -> dict[Medium, ShardIndex]:
+    paths = {medium: folder / name for medium, name in INDEX_OF_MEDIUM.items()}
+    return {medium: ShardIndex(path) for medium, path in paths.items() if path.exists()}
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); run prepare first") from error
+def _read_indices(folder: Path, split: str, files: Mapping[str, str]) -> dict[Medium, ShardIndex]:
+    """That of pictures always, that of clips where there are any."""
+    wanted = {medium: f"{split}/{name}" for medium, name in INDEX_OF_MEDIUM.items() if medium == "image" or f"{split}/{name}" in files}
+    for name in wanted.values():
+        _check_file(folder / name, files.get(name))
+    return {medium: ShardIndex(folder / name) for medium, name in wanted.items()}
+
+
+def _shards_of(split: str, files: Mapping[str, str]) -> dict[str, str]:
+    names = {name: Path(name) for name in files if name.endswith(".tar")}
+    return {path.name: files[name] for name, path in names.items() if path.parent.name == split}
 
 
 def _check_file(path: Path, sha256: str | None) -> None:
@@ -197,7 +211,3 @@ def _check_file(path: Path, sha256: str | None) -> None:
         raise InputError(f"{path}: is missing; run prepare again")
     if file_sha256(path) != sha256:
         raise InputError(f"{path}: does not match its hash in {MANIFEST_NAME}; run prepare again")
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n", encoding="utf-8")

@@ -1,22 +1,25 @@
-"""Pictures in tars: appended with the same bytes every time, read in place through mmap, each verified before it is decoded."""
+"""Files in tars: written with the same bytes every time, read in place through mmap, each verified before it is decoded."""
 
 import hashlib
-import io
 import mmap
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from lavin_dit.data.picture_files import decode_picture
 from lavin_dit.errors import InputError
 
 BLOCK = tarfile.BLOCKSIZE
 END_OF_TAR = bytes(2 * BLOCK)
+MAX_NAME = tarfile.LENGTH_NAME
+"""Of a member without folders in its name, as plain tars have room for."""
+
+Locate = Callable[[str], Path]
+"""From a shard's name to a complete file on this machine."""
 
 
 @dataclass(frozen=True)
@@ -29,77 +32,69 @@ class Member:
     sha256: str
 
 
-class TarWriter:
-    """Numbered tars of at most `max_bytes`, `<stem>-00000.tar` and so on; what is appended together is never torn apart."""
-
-    def __init__(self, folder: Path, stem: str, max_bytes: int) -> None:
-        self._folder, self._stem, self._max_bytes = folder, stem, max_bytes
-        self._stream: BinaryIO | None = None
-        self._num_tars = 0
-
-    def append(self, contents: Mapping[str, bytes]) -> list[Member]:
-        """Appends files by name, into one tar."""
-        needed = sum(BLOCK + _padded(len(content)) for content in contents.values()) + len(END_OF_TAR)
-        stream = self._stream_with_room(needed)
-        return [_append(stream, name, content) for name, content in contents.items()]
-
-    def _stream_with_room(self, needed: int) -> BinaryIO:
-        if self._stream is not None and self._stream.tell() + needed > self._max_bytes:
-            self.close()
-        if self._stream is None:
-            self._stream = (self._folder / f"{self._stem}-{self._num_tars:05d}.tar").open("wb")
-            self._num_tars += 1
-        return self._stream
-
-    def close(self) -> None:
-        """Ends the tar that is being written, if any."""
-        if self._stream is not None:
-            self._stream.write(END_OF_TAR)
-            self._stream.close()
-            self._stream = None
+def tar_entry(name: str, content: bytes) -> bytes:
+    """A file as it stands in a tar: its header, of one block, its bytes, and zeros up to the next block."""
+    header = tarfile.TarInfo(name)
+    header.size = len(content)
+    return header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
 
 
 class TarReader:
-    """Reads members of the tars of a folder, where `TarWriter` has put them."""
+    """Reads members of tars that `locate` finds."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, locate: Locate) -> None:
+        self._locate = locate
         self._maps: dict[str, mmap.mmap] = {}
 
-    def picture(self, member: Member, *, key: str) -> NDArray[np.uint8]:
+    def content(self, member: Member) -> bytes:
+        """The bytes of one member.
+
+        Raises: InputError naming the tar, and the member where the bytes are not those that were written.
+        """
+        shard = self._map(member.shard)
+        if member.offset + member.size > len(shard):
+            raise InputError(
+                f"{self._locate(member.shard)}: ends before byte {member.offset + member.size} of the index; run prepare again"
+            )
+        content = shard[member.offset : member.offset + member.size]
+        if hashlib.sha256(content).hexdigest() != member.sha256:
+            raise InputError(f"{self._label(member)} does not match its hash in the index; run prepare again")
+        return content
+
+    def picture(self, member: Member, *, resolution: int) -> NDArray[np.uint8]:
         """One picture. Shapes: (h, w, 3) uint8.
 
-        Raises: InputError naming the tar, and `key` where the bytes are not those that were written.
+        Raises: InputError, as `content`, and where the bytes are no picture of that size.
         """
-        content = self._map(member.shard)[member.offset : member.offset + member.size]
-        if hashlib.sha256(content).hexdigest() != member.sha256:
-            raise InputError(f"{self._folder / member.shard}: the content of {key} does not match its hash in the index; run prepare again")
-        with Image.open(io.BytesIO(content), formats=["png"]) as picture:
-            return np.asarray(picture.convert("RGB"))
+        content = self.content(member)
+        try:
+            return decode_picture(content, resolution=resolution)
+        except InputError as error:
+            raise InputError(f"{self._label(member)} {error}; run prepare again") from error
+
+    def release(self, shard: str) -> None:
+        """Lets go of a tar, so that its file can be given up; it is mapped again when it is next read."""
+        if shard in self._maps:
+            self._maps.pop(shard).close()
+
+    def close(self) -> None:
+        """Releases all tars; they can be read again afterwards."""
+        for shard in tuple(self._maps):
+            self.release(shard)
 
     def _map(self, shard: str) -> mmap.mmap:
         if shard not in self._maps:
-            self._maps[shard] = _map_file(self._folder / shard)
+            self._maps[shard] = _map_file(self._locate(shard))
         return self._maps[shard]
 
-    def close(self) -> None:
-        """Releases the tars; they can be read again afterwards."""
-        for opened in self._maps.values():
-            opened.close()
-        self._maps.clear()
-
-
-def _append(stream: BinaryIO, name: str, content: bytes) -> Member:
-    header = tarfile.TarInfo(name)
-    header.size = len(content)
-    stream.write(header.tobuf(tarfile.USTAR_FORMAT))
-    offset = stream.tell()
-    stream.write(content + bytes(_padded(len(content)) - len(content)))
-    return Member(Path(stream.name).name, offset, len(content), hashlib.sha256(content).hexdigest())
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
+    def _label(self, member: Member) -> str:
+        """What an error names: the header right before a member knows its name, unless it is damaged as well."""
+        header = self._map(member.shard)[max(0, member.offset - BLOCK) : member.offset]
+        try:
+            name = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
+        except tarfile.TarError:
+            name = f"the member at byte {member.offset}"
+        return f"{self._locate(member.shard)}: {name}"
 
 
 def _map_file(path: Path) -> mmap.mmap:

@@ -1,37 +1,37 @@
 """What a model answers to held-out queries: its pictures, its loss on the truths, and the truths through its ST-VAE alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor
 
 from lavin_dit.config import EvaluateConfig
-from lavin_dit.data.encodings import Picture
-from lavin_dit.data.shards import Pair, ShardSet
-from lavin_dit.data.tasks import ImagePair
+from lavin_dit.data.pixels import CLIP_DIMENSIONS, Pixels
+from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.tasks import ClipPair, ImagePair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.evaluation.held_out_loss import held_out_losses
 from lavin_dit.evaluation.queries import Query
-from lavin_dit.inference import decode_images, encode_images, encode_prompt, sample_answer, to_model
-from lavin_dit.presets import LATENT_CHANNELS
+from lavin_dit.inference import decode_clips, encode_clips, encode_prompt, sample_answer, to_model
 from lavin_dit.sampling import starting_noise
 from lavin_dit.weights import TrainedVae
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query with its pictures."""
+    """A query with its pictures, or its clips. Shapes: input and truth (h, w, 3) uint8, or (t, h, w, 3)."""
 
     query: Query
-    context: tuple[ImagePair, ...]
-    input: Picture
-    truth: Picture
+    context: tuple[ImagePair, ...] | tuple[ClipPair, ...]
+    input: Pixels
+    truth: Pixels
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What came back for a batch of questions, on the CPU. Shapes: pictures `(b, c, h, w)` in about [-1, 1], losses `(b,)`."""
+    """What came back for a batch of questions, on the CPU. Shapes: pictures `(b, c, t, h, w)` in about [-1, 1], losses `(b,)`."""
 
     predictions: Tensor
     reconstructions: Tensor
@@ -56,39 +56,45 @@ class Model:
             context_targets=_contexts([pair.target for pair in each.context] for each in questions).to(self.device),
             queries=_stack(each.input for each in questions).to(self.device),
         )
-        truth = encode_images(self.vae, _stack(each.truth for each in questions).to(self.device))
+        truth = encode_clips(self.vae, _stack(each.truth for each in questions).to(self.device))
         indices = [each.query.index for each in questions]
         return Answers(
-            predictions=decode_images(self.vae, self._sample(prompt, indices)).cpu(),
-            reconstructions=decode_images(self.vae, truth).cpu(),
-            losses=held_out_losses(self.dit, prompt, truth[:, :, None], indices=indices, seed=self.config.seed).cpu(),
+            predictions=decode_clips(self.vae, self._sample(prompt, indices, tuple(truth.shape[1:]))).cpu(),
+            reconstructions=decode_clips(self.vae, truth).cpu(),
+            losses=held_out_losses(self.dit, prompt, truth, indices=indices, seed=self.config.seed).cpu(),
         )
 
-    def _sample(self, prompt: Tensor, indices: Sequence[int]) -> Tensor:
+    def _sample(self, prompt: Tensor, indices: Sequence[int], shape: tuple[int, ...]) -> Tensor:
         sampling = self.config.sampling
-        shape = (LATENT_CHANNELS, 1, *prompt.shape[3:])
         noise = torch.stack([torch.from_numpy(starting_noise(shape, seed=self.config.seed, index=index)) for index in indices])
         # Without pairs, what guidance leads away from is the prompt itself.
         scale = sampling.guidance_scale if sampling.num_pairs else 1.0
-        answer = sample_answer(self.dit, prompt, noise=noise.to(self.device), num_points=sampling.num_points, guidance_scale=scale)
-        return answer[:, :, 0]
+        return sample_answer(self.dit, prompt, noise=noise.to(self.device), num_points=sampling.num_points, guidance_scale=scale)
+
+
+def in_batches(queries: Iterable[Query], batch_size: int) -> Iterator[list[Query]]:
+    """Consecutive queries that are answered at once: of pictures `batch_size`, of clips as many as have about as many frames."""
+    for num_frames, group in groupby(queries, key=lambda query: len(query.pair.input)):
+        alike, size = list(group), max(1, batch_size // num_frames)
+        yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
 
 def ask(query: Query, shards: ShardSet) -> Question:
     """Reads a query's pictures."""
-    pair, *context = (_read(pair, shards) for pair in (query.pair, *query.context))
-    return Question(query, tuple(context), pair.input, pair.target)
+    pairs = (query.pair, *query.context)
+    if len(query.pair.input) > 1:
+        clip, *clips = (ClipPair(shards.frames(pair.input), shards.frames(pair.target)) for pair in pairs)
+        return Question(query, tuple(clips), clip.input, clip.target)
+    image, *images = (ImagePair(shards.image(pair.input[0]), shards.image(pair.target[0])) for pair in pairs)
+    return Question(query, tuple(images), image.input, image.target)
 
 
-def _read(pair: Pair, shards: ShardSet) -> ImagePair:
-    return ImagePair(shards.image(pair.input[0]), shards.image(pair.target[0]))
+def _stack(pixels: Iterable[Pixels]) -> Tensor:
+    """Shapes: to `(b, c, t, h, w)`, a picture as a clip of one frame."""
+    return torch.stack([to_model(each if each.ndim == CLIP_DIMENSIONS else each[None]) for each in pixels])
 
 
-def _stack(pictures: Iterable[Picture]) -> Tensor:
-    return torch.stack([to_model(picture) for picture in pictures])
-
-
-def _contexts(rows: Iterable[Sequence[Picture]]) -> Tensor:
-    """Shapes: to `(b, n, c, h, w)`; where there are no pairs, n is 0 and the pictures have no size."""
-    pictures = list(rows)
-    return torch.stack([_stack(row) for row in pictures]) if pictures[0] else torch.empty(len(pictures), 0, 3, 0, 0)
+def _contexts(rows: Iterable[Sequence[Pixels]]) -> Tensor:
+    """Shapes: to `(b, n, c, t, h, w)`; where there are no pairs, n is 0 and the pictures have no size."""
+    shown = list(rows)
+    return torch.stack([_stack(row) for row in shown]) if shown[0] else torch.empty(len(shown), 0, 3, 0, 0, 0)

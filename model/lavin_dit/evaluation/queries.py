@@ -36,9 +36,20 @@ def draw_queries(pairs_by_task: dict[str, Sequence[Pair]], *, queries_per_task: 
                 f"task {task} has {len(pairs)} held-out pairs in {len(scenes)} scenes: a query and its context of {num_pairs} "
                 f"(evaluate.sampling.num_pairs) need pairs in at least {num_pairs + 1} scenes"
             )
+        of_source = _by_source(pairs, seed)
         for pair in _spread(scenes)[:queries_per_task]:
-            queries.append(Query(task, pair, _context(pair, scenes, num_pairs, seed), index=len(queries)))
+            own = of_source[pair.source]
+            context = _context(pair, own if len(own) > num_pairs else scenes, num_pairs, seed)
+            queries.append(Query(task, pair, context, index=len(queries)))
     return queries
+
+
+def _by_source(pairs: Iterable[Pair], seed: int) -> dict[str, dict[str, list[Pair]]]:
+    """Scenes by source: what a colour means differs between sources, so a query is shown pairs of its own while that has enough."""
+    found: defaultdict[str, list[Pair]] = defaultdict(list)
+    for pair in pairs:
+        found[pair.source].append(pair)
+    return {source: _by_scene(own, seed) for source, own in found.items()}
 
 
 def _by_scene(pairs: Iterable[Pair], seed: int) -> dict[str, list[Pair]]:

@@ -1,6 +1,7 @@
 """The report: one HTML file that asks for nothing from outside, made of what was measured, seen and recorded."""
 
 import base64
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
-from lavin_dit.data.encodings import Picture
-from lavin_dit.data.shards import encode_png
-from lavin_dit.data.tasks import ImagePair
+from lavin_dit.data.pixels import CLIP_DIMENSIONS, Pixels
+from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.tasks import ClipPair, ImagePair
 from lavin_dit.evaluation import charts
 from lavin_dit.evaluation.metrics import KIND_CLASSES, PSNR_CAP_DB
 from lavin_dit.evaluation.results import ANSWER_TITLES, ANSWERS, CEILING, MISSING, MODEL, TaskResult, num_beating, show
@@ -20,16 +22,17 @@ TEMPLATE = "report.html.j2"
 STEP_COLUMN = "step"
 SMALL_PICTURE = 160
 """Pictures with fewer pixels a side are enlarged as squares, not blurred."""
+FRAME_MS = 200
 
 
 @dataclass(frozen=True)
 class Example:
     """One query as the model saw it, its answer, and the truth."""
 
-    context: tuple[ImagePair, ...]
-    query: Picture
-    prediction: Picture
-    truth: Picture
+    context: tuple[ImagePair, ...] | tuple[ClipPair, ...]
+    query: Pixels
+    prediction: Pixels
+    truth: Pixels
 
 
 @dataclass(frozen=True)
@@ -108,9 +111,9 @@ def draw_curves(title: str, rows: Sequence[Mapping[str, float]]) -> list[Curve]:
 
 
 def confusion_rows(result: TaskResult) -> list[ConfusionRow]:
-    """The model's confusion matrix as shares of each true class; none for tasks without classes."""
+    """The model's confusion matrix as shares of each true class; none for tasks without our classes."""
     classes, counts = KIND_CLASSES.get(result.task.kind, ()), result.measured[MODEL].counts
-    if counts is None:
+    if counts is None or counts.shape != (len(classes), len(classes)):
         return []
     return [
         ConfusionRow(title, int(row.sum()), tuple(float(count / max(row.sum(), 1)) for count in row))
@@ -118,9 +121,18 @@ def confusion_rows(result: TaskResult) -> list[ConfusionRow]:
     ]
 
 
-def picture_uri(picture: Picture) -> str:
-    """A picture as text that an `img` can show."""
-    return png_uri(encode_png(np.ascontiguousarray(picture)))
+def picture_uri(pixels: Pixels) -> str:
+    """A picture, or a clip that plays, as text that an `img` can show."""
+    is_clip = pixels.ndim == CLIP_DIMENSIONS
+    return png_uri(encode_animation(pixels) if is_clip else encode_png(np.ascontiguousarray(pixels)))
+
+
+def encode_animation(clip: Pixels) -> bytes:
+    """A clip as an animated PNG, which plays for ever. Shapes: (t, h, w, 3) uint8."""
+    first, *others = (Image.fromarray(frame) for frame in clip)
+    buffer = io.BytesIO()
+    first.save(buffer, format="png", save_all=True, append_images=others, duration=FRAME_MS, loop=0)
+    return buffer.getvalue()
 
 
 def png_uri(content: bytes) -> str:
@@ -128,9 +140,9 @@ def png_uri(content: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def is_small(picture: Picture) -> bool:
+def is_small(pixels: Pixels) -> bool:
     """Whether a picture is enlarged on most screens."""
-    return bool(max(picture.shape[:2]) < SMALL_PICTURE)
+    return bool(max(pixels.shape[-3:-1]) < SMALL_PICTURE)
 
 
 def show_share(share: float) -> str:

@@ -101,9 +101,9 @@ def score_rows(results: Sequence[TaskResult]) -> Iterator[dict[str, object]]:
 
 
 def confusion_rows(result: TaskResult) -> list[dict[str, object]]:
-    """The model's confusion matrix with `CONFUSION_COLUMNS`, a row for each pair of classes; none for tasks without classes."""
+    """The model's confusion matrix with `CONFUSION_COLUMNS`, a row for each pair of classes; none for tasks without our classes."""
     classes, counts = KIND_CLASSES.get(result.task.kind, ()), result.measured[MODEL].counts
-    if counts is None:
+    if counts is None or counts.shape != (len(classes), len(classes)):
         return []
     return [
         {"truth": truth, "prediction": prediction, "pixels": int(counts[row, column])}

@@ -12,7 +12,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from lavin_dit.data.encodings import Picture
+from lavin_dit.data.pixels import Picture
 from lavin_dit.data.tasks import task_of
 from lavin_dit.evaluation.charts import GRID, INK, LINE, STYLE
 from lavin_dit.evaluation.metrics import METRICS

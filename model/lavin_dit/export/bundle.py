@@ -1,6 +1,7 @@
 """What a bundle holds beside its graphs: the modulation table, default context pairs, the facts of bundle.json, the model card."""
 
 import hashlib
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +24,8 @@ from lavin_dit.export.runtime import Context
 from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
 from lavin_dit.sampling import time_grid
 from lavin_dit.weights import TrainedVae
+
+logger = logging.getLogger(__name__)
 
 NAME = "LaVin-DiT"
 ANSWERS = ("model", "query_unchanged", "context_mean")
@@ -51,15 +54,25 @@ def write_table(folder: Path, model: Model) -> None:
 def pick_contexts(shards: ShardSet, *, num_pairs: int, seed: int) -> dict[str, Context]:
     """Default context pairs of every task: training pairs that the seed and their names alone decide, of different scenes where it can be.
 
+    A bundle's graphs answer with one picture: tasks of clips, and held-out ones, which have no training pairs to show, are left out.
     Raises: InputError naming the task that has too few.
     """
     picked = {}
     for task in shards.tasks:
         pairs = shards.pairs_of(task)
+        if reason := _reason_to_leave_out(pairs):
+            logger.info("export: task %s is left out: %s", task, reason)
+            continue
         if len(pairs) < num_pairs:
             raise InputError(f"export.sampling.num_pairs is {num_pairs}: task {task} has {len(pairs)} training pairs to show")
         picked[task] = _read_context(shards, _spread(pairs, seed)[:num_pairs])
     return picked
+
+
+def _reason_to_leave_out(pairs: Sequence[Pair]) -> str | None:
+    if not pairs:
+        return "it is held out, so there are no training pairs to show"
+    return "it is one of clips" if len(pairs[0].input) > 1 else None
 
 
 def _spread(pairs: Sequence[Pair], seed: int) -> list[Pair]:
@@ -110,6 +123,7 @@ def _task_facts(name: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
         "summary": task.summary,
         "kind": task.kind,
         "is_nearest": task.kind in NEAREST_KINDS,
+        "input_is_nearest": task.input_kind in NEAREST_KINDS,
         "context": context_file(name),
         "metrics": metrics.get("tasks", {}).get(name),
     }

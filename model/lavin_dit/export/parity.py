@@ -82,8 +82,9 @@ def _answer_with_torch(model: Model, questions: list[Question], *, seed: int, fi
         noise=torch.from_numpy(noise),
         sampling=model.sampling,
     )
-    return answer.numpy()
+    return answer[:, :, 0].numpy()
 
 
 def _to_model(images: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> Tensor:
-    return torch.stack([to_model(image) for image in images])
+    """Shapes: `(n, h, w, 3)` to clips of one frame, `(n, 3, 1, h, w)`."""
+    return torch.stack([to_model(image[None]) for image in images])

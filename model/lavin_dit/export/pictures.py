@@ -15,7 +15,7 @@ from PIL import Image
 from lavin_dit.data.images import SUFFIXES, decode_image
 from lavin_dit.data.sources import entries_of
 from lavin_dit.errors import InputError
-from lavin_dit.export.runtime import Context
+from lavin_dit.export.runtime import Context, Nearest
 
 MAX_MEGAPIXELS = 64.0
 ROLES = ("input", "target")
@@ -83,8 +83,8 @@ def find_pairs(folder: Path) -> list[tuple[Path, Path]]:
     return [(by_name[name]["input"], by_name[name]["target"]) for name in sorted(by_name)]
 
 
-def read_context(pairs: list[tuple[Path, Path]], resolution: int, *, is_nearest: bool) -> Context:
-    """Example pairs from files; targets resized without mixing their colours where `is_nearest`.
+def read_context(pairs: list[tuple[Path, Path]], resolution: int, *, nearest: Nearest) -> Context:
+    """Example pairs from files.
 
     Raises: InputError naming the file that cannot be read, or whose size differs from its input's.
     """
@@ -94,8 +94,8 @@ def read_context(pairs: list[tuple[Path, Path]], resolution: int, *, is_nearest:
         if first.size != second.size:
             sizes = f"{second.width}x{second.height}, but its input is {first.width}x{first.height}"
             raise InputError(f"{target_path}: is {sizes}: both must have one size")
-        inputs.append(squeeze(first, resolution))
-        targets.append(squeeze(second, resolution, is_nearest=is_nearest))
+        inputs.append(squeeze(first, resolution, is_nearest=nearest.inputs))
+        targets.append(squeeze(second, resolution, is_nearest=nearest.targets))
     return Context(np.stack(inputs), np.stack(targets))
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import onnxruntime
@@ -21,18 +21,22 @@ from lavin_dit.export.pixels import Floats, Pixels, check_draws, check_images, t
 from lavin_dit.sampling import starting_noise, time_grid
 
 
+class Nearest(NamedTuple):
+    """Whether resizing a task's inputs, and its targets and answers, must not mix their colours."""
+
+    inputs: bool = False
+    targets: bool = False
+
+
 @dataclass(frozen=True)
 class TaskFacts:
-    """A task that the bundle has default context pairs for.
-
-    `kind` says how its answers are to be read; where `is_nearest`, resizing an answer must not mix its colours.
-    """
+    """A task that the bundle has default context pairs for; `kind` says how its answers are to be read."""
 
     name: str
     title: str
     summary: str
     kind: str
-    is_nearest: bool
+    nearest: Nearest
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,21 @@ class Bundle:
     def tasks(self) -> Mapping[str, TaskFacts]:
         """The tasks with default context pairs, by name."""
         return {
-            name: TaskFacts(name, task["title"], task["summary"], task["kind"], task["is_nearest"])
+            name: TaskFacts(
+                name,
+                task["title"],
+                task["summary"],
+                task["kind"],
+                # Bundles made before there were tasks with drawn inputs do not say.
+                Nearest(inputs=task.get("input_is_nearest", False), targets=task["is_nearest"]),
+            )
             for name, task in self.facts["tasks"].items()
         }
+
+    def nearest(self, task: str | None) -> Nearest:
+        """How a task's pictures are resized; of one without default pairs, all are taken for photographs."""
+        facts = self.tasks.get(task or "")
+        return facts.nearest if facts else Nearest()
 
     def contexts(self, task: str) -> Context:
         """A task's default context pairs.

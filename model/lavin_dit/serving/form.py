@@ -13,7 +13,7 @@ from lavin_dit.data.images import decode_image
 from lavin_dit.errors import InputError
 from lavin_dit.export.pictures import squeeze
 from lavin_dit.export.pixels import Pixels
-from lavin_dit.export.runtime import Bundle, Context
+from lavin_dit.export.runtime import Bundle, Context, Nearest
 
 FORM = "multipart/form-data"
 FIELDS = ("query", "task", "context_input", "context_target", "seed")
@@ -91,23 +91,22 @@ def understand(form: FormData, bundle: Bundle, limits: Limits) -> Question:
     if unknown:
         raise InputError(f"field {unknown[0]}: is not known; known are {', '.join(FIELDS)}")
     seed = _seed(form)
-    (query,), (size,) = _pictures(form, "query", bundle, limits, exactly=1)
-    context, is_nearest = _context(form, bundle, limits)
-    return Question(query, size, context, seed, is_nearest)
-
-
-def _context(form: FormData, bundle: Bundle, limits: Limits) -> tuple[Context, bool]:
     task = form.get("task")
-    facts = bundle.tasks.get(task) if isinstance(task, str) else None
-    is_nearest = facts is not None and facts.is_nearest
+    nearest = bundle.nearest(task if isinstance(task, str) else None)
+    (query,), (size,) = _pictures(form, "query", bundle, limits, exactly=1, is_nearest=nearest.inputs)
+    return Question(query, size, _context(form, bundle, limits, nearest), seed, nearest.targets)
+
+
+def _context(form: FormData, bundle: Bundle, limits: Limits, nearest: Nearest) -> Context:
+    task = form.get("task")
     if "context_input" not in form and "context_target" not in form:
         if not isinstance(task, str):
             raise InputError(f"task: is missing; give one of {', '.join(bundle.tasks)}, or pairs as context_input and context_target")
-        return bundle.contexts(task), is_nearest
-    inputs, sizes = _pictures(form, "context_input", bundle, limits)
-    targets, target_sizes = _pictures(form, "context_target", bundle, limits, is_nearest=is_nearest)
+        return bundle.contexts(task)
+    inputs, sizes = _pictures(form, "context_input", bundle, limits, is_nearest=nearest.inputs)
+    targets, target_sizes = _pictures(form, "context_target", bundle, limits, is_nearest=nearest.targets)
     _check_pairs(sizes, target_sizes)
-    return Context(inputs, targets), is_nearest
+    return Context(inputs, targets)
 
 
 def _check_pairs(inputs: Sequence[Size], targets: Sequence[Size]) -> None:

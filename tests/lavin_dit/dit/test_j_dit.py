@@ -66,7 +66,7 @@ def test_every_sample_of_a_batch_has_its_own_time_and_prompt() -> None:
 
 def test_swapping_context_pairs_is_felt_through_positions_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     dit, answer, time = make_dit(), draw(1, 16, 1, 4, 4), torch.tensor([0.4])
-    inputs, targets, query = draw(1, 2, 16, 4, 4, seed=1), draw(1, 2, 16, 4, 4, seed=2), draw(1, 16, 4, 4, seed=3)
+    inputs, targets, query = draw(1, 2, 16, 1, 4, 4, seed=1), draw(1, 2, 16, 1, 4, 4, seed=2), draw(1, 16, 1, 4, 4, seed=3)
     prompts = [assemble_prompt(inputs, targets, query), assemble_prompt(inputs.flip(1), targets.flip(1), query)]
     first, second = (dit(answer, prompt, time) for prompt in prompts)
     assert not torch.allclose(first, second, rtol=1e-3, atol=1e-4)

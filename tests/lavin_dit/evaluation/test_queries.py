@@ -9,7 +9,10 @@ from lavin_dit.evaluation.queries import Query, draw_queries
 
 def pairs_of(task: str, *, scenes: int, views: int = 1) -> list[Pair]:
     member = Member("shard-00000.tar", 0, 1, "0" * 64)
-    return [Pair(f"{task}-{scene}-{view}", task, f"scene-{scene}", "scenes", (member,), (member,)) for scene in range(scenes) for view in range(views)]
+    frames = (member,)
+    return [
+        Pair(f"{task}-{scene}-{view}", task, f"scene-{scene}", "scenes", frames, frames) for scene in range(scenes) for view in range(views)
+    ]
 
 
 def draw(pairs: dict[str, list[Pair]], *, queries_per_task: int = 100, num_pairs: int = 2, seed: int = 0) -> list[Query]:

@@ -98,6 +98,7 @@ def test_a_task_of_the_users_own_is_described_too(model: Model) -> None:
         "summary": "",
         "kind": "image",
         "is_nearest": False,
+        "input_is_nearest": False,
         "context": "contexts/my_task.npz",
         "metrics": None,
     }

@@ -62,12 +62,12 @@ def test_answers_equal_those_of_torch(
     reference = predict(
         load_vae(export_inputs["vae"]),
         load_dit(export_inputs["dit"]),
-        context_inputs=stack(inputs),
-        context_targets=stack(targets),
-        queries=stack(queries),
+        context_inputs=stack(inputs)[..., None, :, :],
+        context_targets=stack(targets)[..., None, :, :],
+        queries=stack(queries)[..., None, :, :],
         noise=torch.from_numpy(noise),
         sampling=SamplingConfig(num_points=4, guidance_scale=guidance_scale, num_pairs=num_pairs),
-    )
+    )[:, :, 0]
     answer = bundle.predict_unrounded(queries, inputs, targets, seed=7, guidance_scale=guidance_scale)
     assert np.linalg.norm(answer - reference.numpy()) <= 1e-4 * np.linalg.norm(reference.numpy())
     rounded = bundle.predict(queries, inputs, targets, seed=7, guidance_scale=guidance_scale)
@@ -105,7 +105,7 @@ def test_the_order_of_inputs_and_targets_matters(bundle: Bundle) -> None:
 
 
 def test_tasks_come_with_their_facts_and_example_pairs(bundle: Bundle) -> None:
-    assert {name: (task.title, task.kind, task.is_nearest) for name, task in bundle.tasks.items()} == {
+    assert {name: (task.title, task.kind, task.nearest.targets) for name, task in bundle.tasks.items()} == {
         "denoising": ("Denoising", "image", False),
         "semantic": ("Semantic segmentation", "labels", True),
     }
