@@ -43,9 +43,11 @@ TORSO, NECK_RISE, HEAD_RISE = 0.285, 0.028, 0.105
 THIGH, SHIN, UPPER_ARM, FOREARM, FOOT = 0.235, 0.235, 0.165, 0.15, 0.10
 ANKLE = 0.042
 """Shares of the figure's height."""
+FOREARM_RISE = 0.4
+"""By how much of an arm's spread its forearm spreads further, a radian that the elbow is bent."""
 REACH, STANCE = 0.3, 0.1
 """Shares of the figure's height: how much room it needs with its arms let down, and how far its feet are from its middle."""
-JOINT_DEPTHS = (0.085, 0.05, 0.06, 0.045, 0.045, 0.06, 0.045, 0.045, 0.1, 0.06, 0.055, 0.1, 0.06, 0.055)
+JOINT_DEPTHS = (0.085, 0.05, 0.06, 0.045, 0.045, 0.06, 0.045, 0.045, 0.1, 0.06, 0.09, 0.1, 0.06, 0.09)
 """Shares of the figure's height: how much of its own flesh may lie before a joint that counts as seen."""
 Point = tuple[float, float, float]
 Vector = NDArray[np.float64]
@@ -216,7 +218,7 @@ def _joints_of(pose: Pose) -> Vector:
     for side, (arm, leg) in enumerate(((RIGHT_ARM, RIGHT_LEG), (LEFT_ARM, LEFT_LEG))):
         outwards = 1.0 - 2.0 * side
         swing, spread, bend = pose.arm_swing[side], pose.arm_spread[side], pose.elbow_bend[side]
-        upper, lower = (swing, spread), (swing + bend * math.cos(spread), spread * (1 + 0.4 * bend))
+        upper, lower = (swing, spread), (swing + bend * math.cos(spread), spread * (1 + FOREARM_RISE * bend))
         shoulder = (outwards * SHOULDER_WIDTH, rise * TORSO, lean * TORSO)
         joints |= _chain(arm, shoulder, outwards, ((UPPER_ARM, upper), (FOREARM, lower)))
         swing, spread, bend = pose.leg_swing[side], pose.leg_spread[side], pose.knee_bend[side]

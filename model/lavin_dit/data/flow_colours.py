@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from lavin_dit.data.hues import CORNERS, colour_of, hue_and_chroma
 from lavin_dit.data.pixels import Picture
 
-MAX_FLOW_SHARE = 1 / 8
+MAX_FLOW_SHARE = 1 / 16
 """The motion at full saturation, as a share of the picture's width; a longer one is drawn at this length, in its direction."""
 
 STEPS = (15, 6, 4, 11, 13, 6)

@@ -1,180 +1,116 @@
-"""Solids and the rays that meet them, solved in the space where each solid is of unit size.
+"""Many primitives and the rays that meet them, solved at once, as a list of (primitive, ray) pairs.
 
-Shapes: points and directions are `(3, s)` float32, rows x (right), y (up), z (forward); `s` rays.
+Shapes: points and directions are `(3, s)` float32, rows x (right), y (up), z (forward); `s` pairs.
 Units: metres; a hit is the ray parameter, inf where the ray misses.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
-
-BOUNDING_RADIUS = np.float32(3.0) ** np.float32(0.5)
-SMALLEST = np.float32(1e-8)
-MISS = np.float32(np.inf)
+from lavin_dit.data import shapes
+from lavin_dit.data.vectors import Array, Indices, normalised, pick, put
 
 
 @dataclass(frozen=True)
-class Solid:
-    """A primitive that stands on the ground: where, how large, and turned by how much about the vertical.
+class Primitive:
+    """One shape: where its centre is, how large it is, and how it is turned.
 
-    Units: `half` holds half of the width, height and depth in metres; `yaw` radians.
+    `half` holds the halves of its whole extents; `face` is the number of its first face, among all of a thing of many primitives.
+    Shapes: `turn` (3, 3) takes directions of the world into its own.
     """
 
     shape: str
-    x: float
-    z: float
+    centre: tuple[float, float, float]
     half: tuple[float, float, float]
-    yaw: float
-
-    def to_unit(self, vectors: Array, *, are_points: bool) -> Array:
-        """Moves points (or directions) into the space where the solid is centred, unturned and of half-size 1."""
-        x, y, z = vectors
-        if are_points:
-            x, y, z = x - np.float32(self.x), y - np.float32(self.half[1]), z - np.float32(self.z)
-        cosine, sine = np.float32(np.cos(self.yaw)), np.float32(np.sin(self.yaw))
-        scale = np.float32(1.0) / np.array(self.half, np.float32)
-        return np.stack([(cosine * x - sine * z) * scale[0], y * scale[1], (sine * x + cosine * z) * scale[2]])
-
-    def to_world_normals(self, normals: Array) -> Array:
-        """Turns normals of the unit shape into unit normals of the world."""
-        scale = np.float32(1.0) / np.array(self.half, np.float32)
-        x, y, z = normals[0] * scale[0], normals[1] * scale[1], normals[2] * scale[2]
-        cosine, sine = np.float32(np.cos(self.yaw)), np.float32(np.sin(self.yaw))
-        turned = np.stack([cosine * x + sine * z, y, cosine * z - sine * x])
-        return normalised(turned)
+    turn: NDArray[np.float64]
+    face: int = 0
 
 
-def cast(solid: Solid, origins: Array, directions: Array, *, nearest: float) -> Array:
-    """Distances at which rays enter a solid.
+@dataclass(frozen=True)
+class Primitives:
+    """n primitives as arrays: `codes` number `shapes.SHAPES`, `sizes` (3, n) are the lengths that become one, `proportions` (n,)
+    what they do not say of a shape."""
 
-    Shapes: `origins` and `directions` are (3, s), or (3, 1) where all rays share one; returns (s,).
-    Units: multiples of each direction's own length; hits nearer than `nearest` do not count.
-    """
-    origins = solid.to_unit(origins, are_points=True)
-    directions = solid.to_unit(directions, are_points=False)
-    candidates = np.flatnonzero(_may_hit(origins, directions))
-    hits = np.full(max(origins.shape[1], directions.shape[1]), MISS, np.float32)
-    if candidates.size:
-        found = INTERSECTIONS[solid.shape](_pick(origins, candidates), _pick(directions, candidates), np.float32(nearest))
-        hits[candidates] = found
-    return hits
+    codes: NDArray[np.uint8]
+    centres: Array
+    turns: Array
+    sizes: Array
+    proportions: Array
+    radii: Array
+    faces: NDArray[np.uint8]
 
+    def cast(self, parts: Indices, counts: Indices, origins: Array, directions: Array, *, nearest: float) -> Array:
+        """Distances at which rays enter primitives: the first of `counts` rays the first of `parts`, and so on.
 
-def surface(solid: Solid, points: Array) -> tuple[Array, NDArray[np.uint8], Array]:
-    """World normals, face numbers and local coordinates (metres from the solid's centre) of points on its surface."""
-    unit = solid.to_unit(points, are_points=True)
-    normals, faces = SURFACES[solid.shape](unit)
-    return solid.to_world_normals(normals), faces, unit * np.array(solid.half, np.float32)[:, None]
+        Shapes: `parts` in ascending order of their shapes, and `counts`, (m,); `origins` and `directions` (3, s), or (3, m, 1) where a
+        part's rays share one, or (3, 1, 1) where all do; returns (s,).
+        Units: multiples of each direction's own length; hits nearer than `nearest` do not count.
+        """
+        own_origins = self._own_rays(parts, counts, origins, are_points=True)
+        own_directions = self._own_rays(parts, counts, directions, are_points=False)
+        proportions, codes = np.repeat(self.proportions[parts], counts), self.codes[parts]
+        bounds = np.concatenate([[0], np.cumsum(counts)])
+        hits = np.empty(bounds[-1], np.float32)
+        for code in np.flatnonzero(np.bincount(codes)):
+            first, last = np.searchsorted(codes, [code, code + 1])
+            run = slice(bounds[first], bounds[last])
+            hits[run] = shapes.cast(shapes.SHAPES[code], own_origins[:, run], own_directions[:, run], proportions[run], np.float32(nearest))
+        return hits
 
+    def surface(self, which: Indices, points: Array) -> tuple[Array, NDArray[np.uint8], Array]:
+        """World normals, face numbers and own coordinates (metres from the centre) of points on the surfaces of primitives."""
+        own_points = _turned(self.turns.take(which, axis=2), points - pick(self.centres, which)) * pick(np.float32(1) / self.sizes, which)
+        codes, normals, faces = self.codes[which], np.empty_like(own_points), np.empty(which.size, np.uint8)
+        for code in np.flatnonzero(np.bincount(codes)):
+            own = np.flatnonzero(codes == code)
+            own_normals, faces[own] = shapes.surface(shapes.SHAPES[code], pick(own_points, own), self.proportions[which[own]])
+            put(normals, own, own_normals)
+        normals *= pick(np.float32(1) / self.sizes, which)
+        back = self.turns.transpose(1, 0, 2).take(which, axis=2)
+        return normalised(_turned(back, normals)), faces + self.faces[which], own_points * pick(self.sizes, which)
 
-def normalised(vectors: Array) -> Array:
-    """Vectors at unit length."""
-    return np.asarray(vectors / np.sqrt(_dot(vectors, vectors)), np.float32)
-
-
-def _pick(vectors: Array, rays: NDArray[np.intp]) -> Array:
-    return vectors if vectors.shape[1] == 1 else vectors[:, rays]
-
-
-def _dot(a: Array, b: Array) -> Array:
-    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], np.float32)
-
-
-def _may_hit(origins: Array, directions: Array) -> NDArray[np.bool_]:
-    ahead = _dot(origins, directions)
-    distance = _dot(origins, origins) - BOUNDING_RADIUS**2
-    return (ahead * ahead >= _dot(directions, directions) * distance) & ((ahead < 0) | (distance < 0))
-
-
-def _away_from_zero(values: Array) -> Array:
-    return np.where(np.abs(values) < SMALLEST, SMALLEST, values)
-
-
-def _roots(a: Array, b: Array, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Both solutions of a t² + 2 b t + c = 0 in ascending order, and whether they are real."""
-    a = _away_from_zero(a)
-    discriminant = b * b - a * c
-    root = np.sqrt(np.maximum(discriminant, 0))
-    first, second = (-b - root) / a, (-b + root) / a
-    return np.minimum(first, second), np.maximum(first, second), discriminant >= 0
-
-
-def _slab(origin: Array, direction: Array) -> tuple[Array, Array]:
-    inverse = 1 / _away_from_zero(direction)
-    first, second = (-1 - origin) * inverse, (1 - origin) * inverse
-    return np.minimum(first, second), np.maximum(first, second)
+    def _own_rays(self, parts: Indices, counts: Indices, vectors: Array, *, are_points: bool) -> Array:
+        """Origins (or directions) in the space where their primitive is centred, unturned and of size one."""
+        centres, turns, scales = pick(self.centres, parts), self.turns.take(parts, axis=2), pick(np.float32(1) / self.sizes, parts)
+        is_shared = vectors.ndim == 3
+        if is_shared:
+            vectors = vectors[:, :, 0]
+        else:
+            centres, turns, scales = (np.repeat(frame, counts, axis=-1) for frame in (centres, turns, scales))
+        own = _turned(turns, vectors - centres if are_points else vectors) * scales
+        return np.repeat(own, counts, axis=1) if is_shared else own
 
 
-def _cast_sphere(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    enter, _, real = _roots(_dot(directions, directions), _dot(origins, directions), _dot(origins, origins) - 1)
-    return np.where(real & (enter > nearest), enter, MISS)
+def gather(primitives: Sequence[Primitive]) -> Primitives:
+    """Many primitives as arrays."""
+    halves = np.array([primitive.half for primitive in primitives], np.float64).reshape(-1, 3)
+    is_round = np.array([primitive.shape in ("torus", "capsule") for primitive in primitives], np.bool_)
+    is_torus = np.array([primitive.shape == "torus" for primitive in primitives], np.bool_)
+    return Primitives(
+        codes=np.array([shapes.SHAPES.index(primitive.shape) for primitive in primitives], np.uint8),
+        centres=np.array([primitive.centre for primitive in primitives], np.float64).reshape(-1, 3).T.astype(np.float32),
+        turns=np.array([primitive.turn for primitive in primitives], np.float64).reshape(-1, 3, 3).transpose(1, 2, 0).astype(np.float32),
+        sizes=np.where(is_round[:, None], halves[:, :1], halves).T.astype(np.float32),
+        proportions=np.asarray(np.where(is_torus, halves[:, 2], halves[:, 1] - halves[:, 0]) / halves[:, 0], np.float32),
+        radii=np.array([_bounding_radius(primitive) for primitive in primitives], np.float32),
+        faces=np.array([primitive.face for primitive in primitives], np.uint8),
+    )
 
 
-def _cast_box(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    slabs = [_slab(origins[axis], directions[axis]) for axis in range(3)]
-    enter = np.maximum(np.maximum(slabs[0][0], slabs[1][0]), slabs[2][0])
-    leave = np.minimum(np.minimum(slabs[0][1], slabs[1][1]), slabs[2][1])
-    return np.where((enter < leave) & (enter > nearest), enter, MISS)
+def _bounding_radius(primitive: Primitive) -> float:
+    x, y, z = primitive.half
+    across = max(x, z)
+    return {
+        "sphere": max(across, y),
+        "box": float(np.sqrt(x * x + y * y + z * z)),
+        "torus": max(x, y),
+        "capsule": y,
+    }.get(primitive.shape, float(np.sqrt(across * across + y * y)))
 
 
-def _cast_cylinder(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    (x, y, z), (dx, dy, dz) = origins, directions
-    side_enter, side_leave, real = _roots(dx * dx + dz * dz, x * dx + z * dz, x * x + z * z - 1)
-    cap_enter, cap_leave = _slab(y, dy)
-    enter, leave = np.maximum(side_enter, cap_enter), np.minimum(side_leave, cap_leave)
-    return np.where(real & (enter < leave) & (enter > nearest), enter, MISS)
-
-
-def _cast_cone(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    """The side alone: the base lies on the ground, where neither the camera nor the light can see it."""
-    (x, y, z), (dx, dy, dz) = origins, directions
-    depth, slope = 1 - y, np.float32(0.25)
-    a = dx * dx + dz * dz - slope * dy * dy
-    b = x * dx + z * dz + slope * depth * dy
-    first, second, real = _roots(a, b, x * x + z * z - slope * depth * depth)
-    is_first = real & (first > nearest) & (np.abs(y + first * dy) <= 1)
-    is_second = real & (second > nearest) & (np.abs(y + second * dy) <= 1)
-    return np.where(is_first, first, np.where(is_second, second, MISS))
-
-
-def _surface_sphere(points: Array) -> tuple[Array, NDArray[np.uint8]]:
-    return points, np.zeros(points.shape[1], np.uint8)
-
-
-def _surface_box(points: Array) -> tuple[Array, NDArray[np.uint8]]:
-    axis = np.abs(points).argmax(axis=0)
-    rays = np.arange(points.shape[1])
-    is_positive = points[axis, rays] > 0
-    normals = np.zeros_like(points)
-    normals[axis, rays] = np.where(is_positive, np.float32(1), np.float32(-1))
-    return normals, (2 * axis + is_positive).astype(np.uint8)
-
-
-def _surface_cylinder(points: Array) -> tuple[Array, NDArray[np.uint8]]:
-    x, y, z = points
-    is_cap = y * y > x * x + z * z
-    zero = np.zeros_like(y)
-    return np.stack([np.where(is_cap, zero, x), np.where(is_cap, np.sign(y), zero), np.where(is_cap, zero, z)]), is_cap.astype(np.uint8)
-
-
-def _surface_cone(points: Array) -> tuple[Array, NDArray[np.uint8]]:
-    x, y, z = points
-    return np.stack([x, np.maximum((1 - y) / 4, np.float32(1e-4)), z]), np.zeros(points.shape[1], np.uint8)
-
-
-INTERSECTIONS: dict[str, Callable[[Array, Array, np.float32], Array]] = {
-    "sphere": _cast_sphere,
-    "box": _cast_box,
-    "cylinder": _cast_cylinder,
-    "cone": _cast_cone,
-}
-SURFACES: dict[str, Callable[[Array], tuple[Array, NDArray[np.uint8]]]] = {
-    "sphere": _surface_sphere,
-    "box": _surface_box,
-    "cylinder": _surface_cylinder,
-    "cone": _surface_cone,
-}
+def _turned(turns: Array, vectors: Array) -> Array:
+    x, y, z = vectors
+    return np.asarray(turns[:, 0] * x + turns[:, 1] * y + turns[:, 2] * z, np.float32)

@@ -1,150 +1,151 @@
-"""What a rendered scene holds, drawn from (seed, index) alone: camera, light, sky, ground, and solids that stand apart on it.
+"""What a rendered scene holds: camera, lights, sky, ground, solids that stand apart on it, and figures among them."""
 
-Classes have shape, size and colour cues, and the ground and the sky their own families of colours: a small model can learn such a world.
-"""
-
-import colorsys
 import math
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from lavin_dit.data.geometry import Solid
+from lavin_dit.data.camera import Camera
+from lavin_dit.data.figures import Figure
+from lavin_dit.data.geometry import Primitive
+from lavin_dit.data.terrain import Terrain
+from lavin_dit.data.textures import Colour, Material
 
-CLASSES = ("sky", "ground", "sphere", "box", "cylinder", "cone")
-SHAPES = CLASSES[2:]
-PATTERNS = ("plain", "plain", "checker", "bands", "panels")
-GROUND_PATTERNS = ("plain", "checker", "checker", "bands", "patches")
+CLASSES = ("sky", "ground", "sphere", "box", "cylinder", "cone", "torus", "figure")
+EASY_SHAPES = CLASSES[2:6]
+SHAPES = CLASSES[2:7]
 
-HUES = {"sphere": 0.0, "box": 0.60, "cylinder": 0.36, "cone": 0.13}
-HUE_SPREAD = 0.06
-ANY_HUE_CHANCE = 0.1
-MIN_SOLIDS, MAX_SOLIDS = 2, 5
-PLACEMENT_TRIES = 60
 MIN_GAP_M = 0.15
-
-Colour = tuple[float, float, float]
-
-
-@dataclass(frozen=True)
-class Camera:
-    """A level camera that looks along z, tilted down by `pitch`; above the origin, unless it has moved.
-
-    Units: metres, radians; `field_of_view` is the whole angle, equal across and down.
-    """
-
-    height: float
-    pitch: float
-    field_of_view: float
-    x: float = 0.0
-    z: float = 0.0
+HAZE_M = 45.0
+WHITE = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)
-class Material:
-    """Two colours in [0, 1] in a pattern of cells.
+class World:
+    """Which scenes there are.
 
-    Units: `cell` metres; `phase` cells; `gloss` the strength of the highlight.
+    `difficulty` in [0, 1] widens shapes, textures, lights, the ground and the numbers of things; at zero a small model can learn the world,
+    for its classes have shape, size and colour cues, and the ground and the sky their own families of colours. `figures` puts at least one
+    whole articulated figure into every scene.
     """
 
-    pattern: str
-    first: Colour
-    second: Colour
-    cell: float
-    phase: float
-    gloss: float
+    difficulty: float = 0.0
+    figures: bool = False
+
+    def __post_init__(self) -> None:
+        assert 0 <= self.difficulty <= 1, f"difficulty is {self.difficulty}, not in [0, 1]"
+
+
+EASY = World()
+"""Small models learn on it."""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A shape that stands on the ground: where, how large, and turned by how much about the vertical.
+
+    Units: `half` holds half of the width, height and depth in metres; `yaw` radians; `base` the height of its foot in metres.
+    """
+
+    shape: str
+    x: float
+    z: float
+    half: tuple[float, float, float]
+    yaw: float
+    base: float = 0.0
+
+    @property
+    def reach(self) -> float:
+        """How far from its centre it gets on the ground, however it is turned."""
+        return math.hypot(self.half[0], self.half[2])
+
+    @property
+    def primitive(self) -> Primitive:
+        """The solid as the rays meet it."""
+        cosine, sine = math.cos(self.yaw), math.sin(self.yaw)
+        turn = np.array([[cosine, 0, -sine], [0, 1, 0], [sine, 0, cosine]])
+        return Primitive(self.shape, (self.x, self.base + self.half[1], self.z), self.half, turn)
+
+
+@dataclass(frozen=True)
+class Lamp:
+    """A directional light: `towards` points at it, unit length; `strength` is its share of linear light."""
+
+    towards: tuple[float, float, float]
+    colour: Colour
+    strength: float
 
 
 @dataclass(frozen=True)
 class Light:
-    """A directional light (`towards` points at it, unit length), the light of the sky, and the sky's two colours."""
+    """The sun (`towards` points at it, unit length), the light of the sky, and the sky's two colours.
+
+    Units: `haze_m` metres at which most of a surface's own colour is lost; `clouds` the share of the sky that clouds whiten, drawn at
+    `cloud_place` of a sky without end.
+    """
 
     towards: tuple[float, float, float]
     strength: float
     ambient: float
     zenith: Colour
     horizon: Colour
+    haze_m: float = HAZE_M
+    clouds: float = 0.0
+    cloud_place: float = 0.0
+
+    @property
+    def sun(self) -> Lamp:
+        """The sun alone."""
+        return Lamp(self.towards, WHITE, self.strength)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Everything that rendering needs; `materials` go with `solids`."""
+    """Everything that rendering needs; `materials` go with `solids`, `lamps` shine beside the sun.
+
+    Every pixel is sampled several times where `is_sampled_everywhere`; else only pixels that differ from a neighbour.
+    """
 
     camera: Camera
     light: Light
     ground: Material
     solids: tuple[Solid, ...]
     materials: tuple[Material, ...]
+    lamps: tuple[Lamp, ...] = ()
+    terrain: Terrain | None = None
+    figures: tuple[Figure, ...] = ()
+    is_sampled_everywhere: bool = True
+
+    @property
+    def all_lamps(self) -> tuple[Lamp, ...]:
+        """The sun, then the others."""
+        return (self.light.sun, *self.lamps)
+
+    def foot(self, x: float, z: float, reach: float) -> float:
+        """The height at which something of this reach stands on the ground without a gap."""
+        return 0.0 if self.terrain is None else self.terrain.lowest(x, z, reach)
 
 
-def draw_layout(seed: int, index: int) -> Layout:
-    """The layout of scene `index`; equal arguments give equal layouts, on every machine and in every order."""
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index])))
-    camera = Camera(random.uniform(1.3, 2.3), math.radians(random.uniform(5, 17)), math.radians(random.uniform(46, 58)))
-    solids = _draw_solids(random, camera)
-    materials = tuple(_draw_material(random, solid.shape) for solid in solids)
-    return Layout(camera, _draw_light(random), _draw_ground(random), solids, materials)
+class Takes(Protocol):
+    """What takes up room on the ground."""
+
+    @property
+    def x(self) -> float: ...
+    @property
+    def z(self) -> float: ...
+    @property
+    def reach(self) -> float: ...
 
 
-def _draw_light(random: np.random.Generator) -> Light:
-    azimuth, elevation = random.uniform(0.6, 2 * math.pi - 0.6), math.radians(random.uniform(32, 62))
-    towards = (math.cos(elevation) * math.sin(azimuth), math.sin(elevation), math.cos(elevation) * math.cos(azimuth))
-    hue = random.uniform(0.55, 0.62)
-    zenith = colorsys.hsv_to_rgb(hue, random.uniform(0.55, 0.8), random.uniform(0.65, 0.9))
-    horizon = colorsys.hsv_to_rgb(hue, random.uniform(0.08, 0.25), random.uniform(0.88, 1.0))
-    return Light(towards, random.uniform(0.75, 1.0), random.uniform(0.28, 0.4), zenith, horizon)
+class Spot(NamedTuple):
+    """Room for something. Units: metres."""
+
+    x: float
+    z: float
+    reach: float
 
 
-def _draw_ground(random: np.random.Generator) -> Material:
-    dryness = random.uniform(0, 1)
-    hue = 0.30 - 0.22 * dryness
-    saturation, value = random.uniform(0.4, 0.6) - 0.15 * dryness, 0.5 + 0.32 * dryness
-    first = colorsys.hsv_to_rgb(hue, saturation, value)
-    second = colorsys.hsv_to_rgb(hue, saturation * 0.9, value * random.uniform(0.6, 0.8))
-    return Material(str(random.choice(GROUND_PATTERNS)), first, second, random.uniform(0.7, 1.4), random.uniform(0, 1), 0.0)
-
-
-def _draw_material(random: np.random.Generator, shape: str) -> Material:
-    hue = HUES[shape] + random.uniform(-HUE_SPREAD, HUE_SPREAD)
-    if random.uniform() < ANY_HUE_CHANCE:
-        hue = random.uniform(0, 1)
-    saturation, value = random.uniform(0.65, 0.95), random.uniform(0.7, 0.95)
-    first = colorsys.hsv_to_rgb(hue % 1, saturation, value)
-    second = colorsys.hsv_to_rgb(hue % 1, saturation * random.uniform(0.2, 0.5), min(1.0, value * 1.15))
-    return Material(str(random.choice(PATTERNS)), first, second, random.uniform(0.35, 0.6), random.uniform(0, 1), random.uniform(0.1, 0.5))
-
-
-def _draw_solids(random: np.random.Generator, camera: Camera) -> tuple[Solid, ...]:
-    wanted = int(random.integers(MIN_SOLIDS, MAX_SOLIDS + 1))
-    solids: list[Solid] = []
-    for _ in range(PLACEMENT_TRIES):
-        solid = _draw_solid(random, camera)
-        if all(stand_apart(solid, other) for other in solids):
-            solids.append(solid)
-        if len(solids) == wanted:
-            break
-    return tuple(solids)
-
-
-def _draw_solid(random: np.random.Generator, camera: Camera) -> Solid:
-    shape = SHAPES[random.integers(len(SHAPES))]
-    z = random.uniform(3.2, 7.5)
-    x = random.uniform(-0.85, 0.85) * z * math.tan(camera.field_of_view / 2)
-    return Solid(shape, x, z, _draw_half(random, shape), random.uniform(0, math.pi / 2))
-
-
-def _draw_half(random: np.random.Generator, shape: str) -> tuple[float, float, float]:
-    radius = random.uniform(0.45, 0.95)
-    if shape == "sphere":
-        return radius, radius, radius
-    if shape == "box":
-        return radius * 0.9, random.uniform(0.4, 0.95), random.uniform(0.4, 0.9)
-    slenderness = random.uniform(1.0, 1.7)
-    radius *= 0.8
-    return radius, radius * slenderness, radius
-
-
-def stand_apart(a: Solid, b: Solid) -> bool:
-    """Whether two solids leave a gap between them, however they are turned."""
-    reach = math.hypot(a.half[0], a.half[2]) + math.hypot(b.half[0], b.half[2])
-    return math.hypot(a.x - b.x, a.z - b.z) > reach * 0.85 + MIN_GAP_M
+def stand_apart(a: Takes, b: Takes) -> bool:
+    """Whether two things leave a gap between them, however they are turned."""
+    return math.hypot(a.x - b.x, a.z - b.z) > (a.reach + b.reach) * 0.85 + MIN_GAP_M

@@ -1,66 +1,59 @@
-"""Colours of surfaces and sky: patterns, Lambert and ambient light, highlights, haze.
+"""Light on surfaces and in the sky: Lambert and ambient light, highlights, clouds, haze.
 
 Shapes: points, normals, directions and colours are `(3, s)` float32, a coordinate a row.
 Units: colours in [0, 1], as displayed; light is added up in linear units (display squared).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from lavin_dit.data.geometry import Array, normalised
-from lavin_dit.data.layout import Colour, Light, Material
+from lavin_dit.data.layout import Lamp, Light
+from lavin_dit.data.textures import Colour, noise
+from lavin_dit.data.vectors import Array, dot, normalised
 
-FADE_M = 9.0
-HAZE_M = 45.0
 HIGHLIGHT_SQUARINGS = 5
-
-
-def paint(material: Material, points: Array, distances: Array | None = None) -> Array:
-    """Albedo at points in a surface's own coordinates; with `distances`, cells too small to see melt into their mean."""
-    first, second = _column(material.first), _column(material.second)
-    share = _share_of_second(material, points / np.float32(material.cell) + np.float32(material.phase))
-    if distances is not None:
-        contrast = 1 / (1 + (distances / np.float32(FADE_M)) ** 4)
-        share = np.asarray(0.5 + (share - np.float32(0.5)) * contrast, np.float32)
-    return np.asarray(first + (second - first) * share, np.float32)
+CLOUD_HEIGHT = np.float32(0.25)
+CLOUD_WHITE = np.float32(0.97)
 
 
 def paint_sky(light: Light, directions: Array) -> Array:
-    """The sky along view directions: from the horizon's colour to the zenith's."""
+    """The sky along view directions: from the horizon's colour to the zenith's, with clouds."""
     up = np.clip(normalised(directions)[1], 0, 1)
     horizon, zenith = _column(light.horizon), _column(light.zenith)
-    return np.asarray(horizon + (zenith - horizon) * np.sqrt(np.minimum(up * np.float32(1.6), 1)), np.float32)
+    sky = horizon + (zenith - horizon) * np.sqrt(np.minimum(up * np.float32(1.6), 1))
+    if light.clouds > 0:
+        above = directions[0:3:2] / (np.maximum(directions[1], 0) + CLOUD_HEIGHT)
+        density = np.clip((noise(above * 2 + np.float32(light.cloud_place)) + np.float32(light.clouds) - 1) * 3, 0, 1) * np.minimum(
+            up * 8, 1
+        )
+        sky = sky + (CLOUD_WHITE - sky) * (np.float32(0.85) * density)
+    return np.asarray(sky, np.float32)
 
 
-def light_up(light: Light, albedo: Array, normals: Array, directions: Array, is_lit: Array, gloss: Array) -> Array:
+def light_up(light: Light, lamps: Sequence[Lamp], lit: Array, albedo: Array, normals: Array, views: Array, gloss: Array) -> Array:
     """Linear light that surfaces send to the camera.
 
-    Shapes: `is_lit` (0 in a shadow, 1 outside) and `gloss` are (s,).
+    Shapes: `lit` (0 in a lamp's shadow, 1 outside) is (lamps, s); `gloss` (s,); `views` are the unit directions of the rays.
     """
-    towards = _column(light.towards)
-    lambert = np.maximum((normals * towards).sum(axis=0), 0) * is_lit
     sky = np.float32(light.ambient) * (np.float32(0.7) + np.float32(0.3) * normals[1])
-    halfway = normalised(towards - normalised(directions))
-    highlight = np.maximum((normals * halfway).sum(axis=0), 0)
-    for _ in range(HIGHLIGHT_SQUARINGS):
-        highlight = highlight * highlight
-    return np.asarray(albedo * albedo * (np.float32(light.strength) * lambert + sky) + gloss * highlight * is_lit, np.float32)
+    diffuse, mirrored = np.float32(0), np.float32(0)
+    for lamp, is_lit in zip(lamps, lit, strict=True):
+        towards, colour = _column(lamp.towards), _column(lamp.colour)
+        lambert = np.maximum(dot(normals, towards), 0) * is_lit
+        highlight = np.maximum(dot(normals, normalised(towards - views)), 0)
+        for _ in range(HIGHLIGHT_SQUARINGS):
+            highlight = highlight * highlight
+        diffuse = diffuse + np.float32(lamp.strength) * lambert * colour
+        mirrored = mirrored + gloss * highlight * is_lit * colour
+    return np.asarray(albedo * albedo * (diffuse + sky) + mirrored, np.float32)
 
 
 def haze(light: Light, linear: Array, distances: Array) -> Array:
     """Mixes far surfaces into the horizon's colour."""
-    share = 1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(HAZE_M)))
+    share = 1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(light.haze_m)))
     return np.asarray(linear + (_column(light.horizon) ** 2 - linear) * share, np.float32)
 
 
 def _column(colour: Colour) -> Array:
     return np.array(colour, np.float32)[:, None]
-
-
-def _share_of_second(material: Material, cells: Array) -> Array:
-    if material.pattern == "plain":
-        return np.zeros(cells.shape[1], np.float32)
-    if material.pattern == "patches":
-        x, z = np.clip(cells[0], -1e4, 1e4), np.clip(cells[2], -1e4, 1e4)
-        return np.asarray(0.5 + np.sin(2 * x + np.sin(3 * z)) * np.sin(2 * z + np.sin(2 * x)) / 2, np.float32)
-    axes = {"checker": cells, "bands": cells[1:2] if material.gloss else cells[0:1], "panels": cells[0:3:2]}[material.pattern]
-    return np.asarray(np.mod(np.floor(axes).sum(axis=0), 2), np.float32)

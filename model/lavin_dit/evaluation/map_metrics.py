@@ -62,7 +62,7 @@ def angle_errors(predicted: NDArray[np.float64], true: NDArray[np.float64]) -> d
 
 
 def measure_flow(prediction: Picture, truth: Picture) -> Measurement:
-    """On decoded motion. The truth, too, is read from its picture: its longest motion is an eighth of the width."""
+    """On decoded motion. The truth, too, is read from its picture: its longest motion is a sixteenth of the width."""
     predicted, true = (encodings.decode_flow(picture).astype(np.float64) for picture in (prediction, truth))
     return Measurement(flow_errors(predicted, true))
 
