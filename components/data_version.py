@@ -36,9 +36,9 @@ def hash_tree(raw: Path) -> str:
     return hash_listing({name: file_md5(raw / name) for name in files})
 
 
-def hash_listing(md5s: Mapping[str, str]) -> str:
-    """DVC's md5 of a folder, from the md5 of each file by its name."""
-    entries = [{"md5": md5s[name], "relpath": name} for name in sorted(md5s)]
+def hash_listing(hashes: Mapping[str, str], *, kind: str = "md5") -> str:
+    """DVC's md5 of a folder, from the md5 of each file by its name; of a bucket's folder, from the `etag` of each object."""
+    entries = [{kind: hashes[name], "relpath": name} for name in sorted(hashes)]
     return f"{hashlib.md5(json.dumps(entries, sort_keys=True).encode(), usedforsecurity=False).hexdigest()}.dir"
 
 

@@ -51,9 +51,10 @@ class Remote:
         """Whether it is elsewhere, and not a folder of this machine."""
         return self.url.startswith(f"{OBJECT_STORE}://")
 
-    def place(self, md5: str) -> str:
-        """Where the object of a hash lies below `url`."""
-        return f"files/md5/{md5[:2]}/{md5[2:]}"
+
+def object_place(md5: str) -> str:
+    """Where a remote keeps the object of a hash, below its url."""
+    return f"files/md5/{md5[:2]}/{md5[2:]}"
 
 
 def dvc_root(names: Iterable[str], path: PurePosixPath) -> PurePosixPath | None:

@@ -1,31 +1,24 @@
-"""The user's data by their hash: where they are to be had, and fetched from a DVC remote. The only module that uses DVC's Python API."""
+"""The user's data by their hash: where they are to be had, and fetched from a DVC remote."""
 
 import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from components.data_version import data_hash, file_md5, hash_tree
 from components.dvc_files import CONFIG, FOLDER_MD5, Remote, dvc_root, find_output, read_listing, read_remote
-from components.entry import FULL_DISK, StepFailedError
+from components.dvc_storage import Storage
 from components.folders import atomic_folder, exclusive, read_json, write_json
 from components.git_remote import GitRemote
-from components.pod_environment import OBJECT_STORE_SECRET
 from components.registry.repository import read_committed, run_git
 from lavin_dit.errors import InputError
-from lavin_dit.progress import Progress
 
 logger = logging.getLogger(__name__)
 
 ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 CONNECT_TIMEOUT_S = 10
-DOWNLOADS = 16
-"""Files that are fetched at a time."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +117,7 @@ def list_names(located: Located) -> list[str]:
 
     Raises: as `fetch` does.
     """
-    return list(_listing(located, _Storage(located.remote)))
+    return list(_listing(located, _open(located.remote)))
 
 
 def fetch(source: Source, workspace: Path) -> Path:
@@ -149,13 +142,12 @@ def fetch(source: Source, workspace: Path) -> Path:
 
 
 def _fetch(located: Located, folder: Path) -> None:
-    storage = _Storage(located.remote)
+    storage = _open(located.remote)
     files = _listing(located, storage)
     logger.info("data %s: fetching %d files from %s", located.md5, len(files), located.remote.url)
     with atomic_folder(folder, key=located.md5) as partial:
-        owed = {name: md5 for name, md5 in files.items() if not _is_whole(partial / name, md5)}
-        with Progress("fetch files", len(files), done=len(files) - len(owed)) as progress:
-            _fetch_files(storage, owed, partial, progress)
+        owed = {partial / name: md5 for name, md5 in files.items() if not _is_whole(partial / name, md5)}
+        storage.get_all(owed, done=len(files) - len(owed))
         if hash_tree(partial) != located.md5:
             damaged = next((name for name, md5 in files.items() if not _is_whole(partial / name, md5)), None)
             shutil.rmtree(partial)
@@ -168,72 +160,20 @@ def _told_damage(name: str | None) -> str:
     return f"{name} is damaged in the DVC remote; delete it there and `dvc push` again"
 
 
-def _fetch_files(storage: "_Storage", files: dict[str, str], folder: Path, progress: Progress) -> None:
-    for parent in sorted({(folder / name).parent for name in files}):
-        parent.mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(DOWNLOADS) as pool:
-        pending = [pool.submit(storage.get, md5, folder / name) for name, md5 in files.items()]
-        try:
-            for done in as_completed(pending):
-                done.result()
-                progress.advance()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
 def _is_whole(file: Path, md5: str) -> bool:
     return file.is_file() and file_md5(file) == md5
 
 
-def _listing(located: Located, storage: "_Storage") -> dict[str, str]:
+def _listing(located: Located, storage: Storage) -> dict[str, str]:
     with tempfile.TemporaryDirectory(prefix="lavin-") as scratch:
         file = Path(scratch) / "listing"
         storage.get(located.md5, file)
         return read_listing(file.read_bytes(), located.md5)
 
 
-class _Storage:
-    """A DVC remote, to read from. Its client repeats what the network broke, with a growing pause."""
-
-    def __init__(self, remote: Remote) -> None:
-        # DVC takes half a second to import, and most steps do without it.
-        from dvc.fs import get_cloud_fs
-
-        self._remote = remote
-        timeout = {"connect_timeout": CONNECT_TIMEOUT_S} if remote.is_object_store else {}
-        kind, settings, self._path = get_cloud_fs(None, url=remote.url, **timeout, **remote_options(remote))
-        self._files = kind(**settings)
-
-    def get(self, md5: str, target: Path) -> None:
-        """Copies the object of a hash into a file.
-
-        Raises: as `fetch` does.
-        """
-        with self._clear_errors(md5):
-            self._files.get_file(self._files.join(self._path, self._remote.place(md5)), str(target))
-
-    @contextmanager
-    def _clear_errors(self, md5: str) -> Iterator[None]:
-        from aiohttp import ClientError
-        from botocore.exceptions import BotoCoreError, NoCredentialsError, PartialCredentialsError  # type: ignore[import-untyped]
-
-        url = self._remote.url
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise InputError(f"{url}: does not hold {md5} of the data; run `dvc push` where they were added ({_short(error)})") from error
-        except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
-            if isinstance(error, OSError) and error.filename:
-                raise
-            raise InputError(
-                f"{url}: refuses the keys, or needs some ({_short(error)}); they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
-                f"on a cluster from the Secret {OBJECT_STORE_SECRET}"
-            ) from error
-        except (OSError, BotoCoreError, ClientError) as error:
-            if isinstance(error, OSError) and (error.filename or error.errno in FULL_DISK):
-                raise
-            raise StepFailedError(f"{url}: cannot be reached ({_short(error)}); try again when the object store answers") from error
+def _open(remote: Remote) -> Storage:
+    timeout = {"connect_timeout": CONNECT_TIMEOUT_S} if remote.is_object_store else {}
+    return Storage.at(remote.url, **timeout, **remote_options(remote))
 
 
 def remote_options(remote: Remote) -> dict[str, str]:
@@ -244,8 +184,3 @@ def remote_options(remote: Remote) -> dict[str, str]:
     is_told = any(os.environ.get(name) for name in ENDPOINT_VARIABLES)
     told = {"region": remote.region, "endpointurl": None if is_told else remote.endpoint}
     return {key: value for key, value in told.items() if value}
-
-
-def _short(error: Exception) -> str:
-    """What went wrong, in one line, without an address that is told already."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -8,6 +8,7 @@ import typer
 from components.entry import FAILURE, clear_errors, configure_logging
 from components.pod_environment import VOLUME
 from pipelines.arguments import check_name, seed_overrides
+from pipelines.data import data
 from pipelines.following import wait
 from pipelines.jobs import jobs
 from pipelines.plan import plan
@@ -22,7 +23,7 @@ from pipelines.submit import submit
 DEFAULT_IMAGE = "lavin-pipelines:latest"
 CLUSTER = "On a cluster"
 
-Params = Annotated[Path | None, typer.Option(metavar="FILE", help="A whole params file.  [default: params.yaml]", show_default=False)]
+Params = Annotated[Path | None, typer.Option(metavar="FILE", help="A whole params file (default: params.yaml).", show_default=False)]
 Recipe = Annotated[str | None, typer.Option(metavar="NAME", help="A recipe, recipes/NAME.yaml, instead of a params file.")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one value; repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="The seed of every section.")]
@@ -92,6 +93,7 @@ def compile_command(
 for command in (upload, submit, wait, schedule, record):
     app.command(rich_help_panel=CLUSTER)(command)
 app.add_typer(jobs, name="jobs", rich_help_panel=CLUSTER)
+app.add_typer(data, name="data")
 app.command()(study)
 app.command()(plan)
 app.command()(predict)

@@ -22,7 +22,7 @@ Gpu = Annotated[str, typer.Option(metavar="NAME", help="Which: a100-40, a100-80,
 Mfu = Annotated[
     float | None,
     typer.Option(
-        help="Share of the GPU's peak that the operations reach while they run; a running job's telemetry says its own.  [default: 0.35]",
+        help="Share of the GPU's peak that the operations reach while they run; a running job's telemetry says its own (default: 0.35).",
         show_default=False,
     ),
 ]
@@ -31,7 +31,7 @@ Mfu = Annotated[
 def plan(
     *,
     params: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A whole params file.  [default: params.yaml]", show_default=False)
+        Path | None, typer.Option(metavar="FILE", help="A whole params file (default: params.yaml).", show_default=False)
     ] = None,
     recipe: Annotated[str | None, typer.Option(metavar="NAME", help="A recipe, recipes/NAME.yaml, instead of a params file.")] = None,
     overrides: Annotated[

@@ -18,17 +18,17 @@ def record(
     repository: Annotated[
         str, typer.Option(metavar="URL", envvar=REPOSITORY_VARIABLE, help="The git repository with this project's code.")
     ] = "",
-    branch: Annotated[str, typer.Option(metavar="NAME", help="The branch to make.  [default: runs/RUN]", show_default=False)] = "",
+    branch: Annotated[str, typer.Option(metavar="NAME", help="The branch to make (default: runs/RUN).", show_default=False)] = "",
     base: Annotated[
         str,
         typer.Option(
             metavar="REVISION",
-            help="Branch, tag or commit with the code of the run.  [default: the default branch, else the commit that the bundle names]",
+            help="Branch, tag or commit with the code of the run (default: the default branch, else the commit that the bundle names).",
             show_default=False,
         ),
     ] = "",
     remote: Annotated[
-        str, typer.Option(metavar="NAME", help="The DVC remote to push to.  [default: the repository's default one]", show_default=False)
+        str, typer.Option(metavar="NAME", help="The DVC remote to push to (default: the repository's default one).", show_default=False)
     ] = "",
 ) -> None:
     """Writes a finished run's results into DVC, on a branch of their own, so that `dvc repro` finds nothing to do.

@@ -15,7 +15,7 @@ RECIPE = "study"
 NAME = "study"
 
 Params = Annotated[Path | None, typer.Option(metavar="FILE", help="A whole params file instead of a recipe.", show_default=False)]
-Recipe = Annotated[str | None, typer.Option(metavar="NAME", help=f"A recipe, recipes/NAME.yaml.  [default: {RECIPE}]", show_default=False)]
+Recipe = Annotated[str | None, typer.Option(metavar="NAME", help=f"A recipe, recipes/NAME.yaml (default: {RECIPE}).", show_default=False)]
 Overrides = Annotated[list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Overrides one value; repeatable.")]
 Seed = Annotated[int | None, typer.Option(help="The seed of every section.")]
 Sizes = Annotated[

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from components.data_version import hash_listing
-from components.dvc_files import Output, Remote, dvc_root, find_output, read_listing, read_remote
+from components.dvc_files import Output, Remote, dvc_root, find_output, object_place, read_listing, read_remote
 from lavin_dit.errors import InputError
 
 RAW = PurePosixPath("data/raw")
@@ -86,7 +86,7 @@ def test_of_a_remotes_settings_only_where_it_is_counts() -> None:
         f"url = 's3://bucket/prefix/'\nendpointurl = https://store:9000\nregion = eu-west-1\n{harmful.replace('ssl_verify = no', '')}"
     )
     assert said == Remote("s3://bucket/prefix", "https://store:9000", "eu-west-1")
-    assert said.place(MD5) == f"files/md5/0a/{'0a' * 15}.dir"
+    assert object_place(MD5) == f"files/md5/0a/{'0a' * 15}.dir"
 
 
 @pytest.mark.parametrize(

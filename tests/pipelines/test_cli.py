@@ -6,7 +6,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SLOW = ("kfp", "torch", "dvc", "onnxruntime", "numpy", "scipy", "matplotlib", "gto")
-COMMANDS = ("run", "compile", "predict", "promote", "rollback", "history")
+COMMANDS = ("run", "compile", "data", "predict", "promote", "rollback", "history")
 
 
 def lavin(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
