@@ -14,7 +14,8 @@ from lavin_dit.config import Config
 from lavin_dit.data.sources import TAR_SUFFIX
 from lavin_dit.errors import InputError
 from lavin_dit.planning.layout import Layout, MicroBatches
-from lavin_dit.planning.memory import GIB, RESERVED_GIB, dit_memory, vae_memory
+from lavin_dit.planning.memory import GIB, RESERVED_GIB
+from lavin_dit.planning.plan import dit_job_memory, vae_job_memory
 
 DEFAULT_REVISION = "HEAD"
 
@@ -92,10 +93,10 @@ def _check_memory(config: Config, job: JobSettings, platform: Platform) -> None:
     if accelerator.memory_gib is None:
         return
     layout = Layout(job.min_nodes * job.processes, job.processes)
-    for step, memory_of in (("train_vae", vae_memory), ("train_dit", dit_memory)):
+    for step, memory_of in (("train_vae", vae_job_memory), ("train_dit", dit_job_memory)):
         section = getattr(config, step)
         parts = MicroBatches.of_share(layout.share(section.batch_size), section.execution.micro_batch)
-        memory = memory_of(section, layout, samples=parts.samples, count=parts.count, resolution=config.prepare.resolution, on_gpu=True)
+        memory = memory_of(config, layout, parts, on_gpu=True)
         if not memory.fits(accelerator.memory_gib):
             raise InputError(
                 f"{step} needs about {memory.peak / GIB + RESERVED_GIB:.1f} GiB of memory a process, and accelerator {job.accelerator} has "

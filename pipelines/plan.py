@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lavin_dit.planning.plan import JobPlan, Plan
 
 GIB, MIB, DAY_S, HOUR_S = 2**30, 2**20, 86400.0, 3600.0
+COMPILED = "torch.compile is on for the {}, and is not modelled: memory is that of plain blocks, and speed is what --mfu says"
 
 Gpu = Annotated[str, typer.Option(metavar="NAME", help="Which: a100-40, a100-80, h100, h200, b200, l4, rtx4090 ..., or cpu: this machine.")]
 Mfu = Annotated[
@@ -90,11 +91,14 @@ def _print(planned: "Plan") -> None:
     data = planned.data
     console.print(
         f"\n{'data':>9}  {data.num_pairs:,} pairs in {_size(data.shard_bytes)} of shards; {data.num_pictures:,} pictures' latents take "
-        f"{_size(data.latent_bytes)}, in every process's memory too, and {_duration(data.encode_s)} to encode"
+        f"{_size(data.latent_bytes)} of disk, and {_duration(data.encode_s)} to encode"
     )
     console.print(f"{'in all':>9}  {_duration(planned.duration_s)}, {planned.gpu_hours:,.1f} GPU-hours")
     for job in (planned.vae, planned.dit):
         console.print(f"{job.job:>9}  {_verdict(job)}", markup=False)
+    compiled = " and ".join(job.job for job in (planned.vae, planned.dit) if job.is_compiled)
+    if compiled:
+        console.print(f"{'note':>9}  {COMPILED.format(compiled)}")
 
 
 def _table(planned: "Plan") -> "Table":

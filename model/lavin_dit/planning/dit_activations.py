@@ -6,7 +6,7 @@ The lists follow dit/blocks.py line by line; tests hold them against what torch'
 from dataclasses import dataclass
 from typing import Literal
 
-from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, DitShape
+from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, TEMPORAL_FACTOR, DitShape
 
 FLOAT32, BFLOAT16 = 4, 2
 NUM_LOSS_TENSORS = 6
@@ -15,6 +15,8 @@ NORM_NUMBERS = 3 * FLOAT32
 """Bytes a token of what the three norms of half a block keep beside their inputs."""
 MODULATION_WIDTHS = 18
 """Widths a sample that the modulations of a block keep: activations 2, gates 4, the table's row 8, scales 4."""
+ZERO_FRAMES = 1
+"""What a dropped prompt shows before its query."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,30 @@ class Episodes:
     answer: int
 
     @classmethod
-    def of_pairs(cls, samples: int, *, num_pairs: int, resolution: int) -> "Episodes":
-        """Images at `resolution` pixels a side, that all show `num_pairs` pairs and a query."""
-        frame = (resolution // (SPATIAL_FACTOR * PATCH_SIZE)) ** 2
-        return cls(samples, (2 * num_pairs + 1) * frame, frame)
+    def of_pairs(cls, samples: int, *, num_pairs: int, resolution: int, frames: int = 1) -> "Episodes":
+        """Pictures, or clips of some frames, at `resolution` pixels a side: all show `num_pairs` pairs and a query."""
+        answer = latent_frames(frames) * tokens_of_frame(resolution)
+        return cls(samples, (2 * num_pairs + 1) * answer, answer)
+
+    @classmethod
+    def dropped(cls, samples: int, *, resolution: int, frames: int = 1) -> "Episodes":
+        """The same without their prompts, of which a frame of zeros and the query are left."""
+        answer = latent_frames(frames) * tokens_of_frame(resolution)
+        return cls(samples, ZERO_FRAMES * tokens_of_frame(resolution) + answer, answer)
 
     @property
     def tokens(self) -> int:
         return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class Learning:
+    """What of a block's linears is learnt: nothing where they are frozen, or low-rank updates beside them."""
+
+    linears: bool
+    """Whether the backward pass reads what they took, for themselves or for their updates."""
+    rank: int
+    """Of the updates; 0 where there are none."""
 
 
 @dataclass(frozen=True)
@@ -86,9 +104,12 @@ class BlockMemory:
         return {"none": self.kept, "selective": self.inputs + self.products, "full": self.inputs}[checkpointing]
 
 
-def block_memory(shape: DitShape, episodes: Episodes, arithmetic: Arithmetic, *, is_last: bool) -> BlockMemory:
+WHOLE = Learning(linears=True, rank=0)
+
+
+def block_memory(shape: DitShape, episodes: Episodes, arithmetic: Arithmetic, *, is_last: bool, learning: Learning = WHOLE) -> BlockMemory:
     """One block; the last gives its answer alone."""
-    block = _Block(shape, episodes, arithmetic, is_last)
+    block = _Block(shape, episodes, arithmetic, is_last, learning)
     return BlockMemory(block.inputs(), block.products(), block.kept(), block.backward())
 
 
@@ -100,6 +121,7 @@ class _Block:
     episodes: Episodes
     arithmetic: Arithmetic
     is_last: bool
+    learning: Learning
 
     @property
     def writers(self) -> int:
@@ -126,37 +148,51 @@ class _Block:
         return self.episodes.samples * (self.episodes.tokens * self.wide + MODULATION_WIDTHS * self.wide)
 
     def products(self) -> int:
-        queries_out_down_attended = self.writers * 4 * self.narrow
-        keys_values = 2 * self.episodes.tokens * self.key * self.arithmetic.narrow
-        return self.episodes.samples * (queries_out_down_attended + keys_values + self.writers * 2 * self.hidden)
+        # An update's product comes beside that of the weights.
+        each = 2 if self.learning.rank else 1
+        queries_out_down_attended = self.writers * (3 * each + 1) * self.narrow
+        keys_values = 2 * self.episodes.tokens * each * self.key * self.arithmetic.narrow
+        hidden = self.writers * 2 * each * self.hidden
+        return self.episodes.samples * (queries_out_down_attended + keys_values + hidden + self._narrowed())
 
     def kept(self) -> int:
         listeners = self.episodes.tokens - self.writers
         tokens = self.writers * (self._attention_half() + self._feed_forward_half()) + listeners * self._listening()
-        return self.episodes.samples * (tokens + self._attention() + MODULATION_WIDTHS * self.wide)
+        return self.episodes.samples * (tokens + self._attention() + self._narrowed() + MODULATION_WIDTHS * self.wide)
 
     def backward(self) -> int:
         return self.episodes.samples * max(self._at_answer(), self._at_prompt(), self._at_attention())
 
+    def _narrowed(self) -> int:
+        """What low-rank updates read after their first half, of keys and values and of five linears more. Bytes a sample."""
+        return (2 * self.episodes.tokens + 5 * self.writers) * self.learning.rank * self.arithmetic.narrow
+
+    def _read(self, readers: int) -> int:
+        """Copies of what several linears take."""
+        return self.arithmetic.casts(readers) * self.narrow if self.learning.linears else 0
+
     def _norm_copies(self) -> int:
-        return 1 if self.arithmetic.fuses_weighted_norms else 2
+        # What was normed is read again for the norm's own weights alone.
+        has_own = self.learning.linears and not self.learning.rank
+        return 1 if self.arithmetic.fuses_weighted_norms or not has_own else 2
 
     def _attention_half(self) -> int:
         # In: the input, its norm, its copies for three products. Queries and keys: what is normed. Out: the branch and its norm.
-        entering = 2 * self.wide + self.arithmetic.casts(3) * self.narrow
+        entering = 2 * self.wide + self._read(3)
         normed = self._norm_copies() * (self.wide + self.key * FLOAT32)
         is_split = self.episodes.samples > 1 and not self.is_last
         return entering + normed + (self.narrow if is_split else 0) + self._branch() + NORM_NUMBERS
 
     def _feed_forward_half(self) -> int:
         # The input, its norm, its copies for two products; gate, its activation, up, their product; the branch and its norm.
-        return 2 * self.wide + self.arithmetic.casts(2) * self.narrow + 4 * self.hidden + self._branch() + NORM_NUMBERS
+        hidden = (4 if self.learning.linears else 3) * self.hidden
+        return 2 * self.wide + self._read(2) + hidden + self._branch() + NORM_NUMBERS
 
     def _branch(self) -> int:
         return self.wide + (self.wide if self.arithmetic.widens_norms else self.narrow)
 
     def _listening(self) -> int:
-        return 2 * self.wide + self.arithmetic.casts(2) * self.narrow + self._norm_copies() * self.key * FLOAT32 + NORM_NUMBERS
+        return 2 * self.wide + self._read(2) + self._norm_copies() * self.key * FLOAT32 + NORM_NUMBERS
 
     def _attention(self) -> int:
         """Bytes a sample."""
@@ -188,6 +224,16 @@ class _Block:
         gradients = self.writers * 3 * self.wide + self.episodes.tokens * 2 * self.key * FLOAT32
         probabilities = 0 if self.arithmetic.fuses_attention else 2 * self._probabilities()
         return gradients + probabilities - self.writers * self._feed_forward_half()
+
+
+def latent_frames(frames: int) -> int:
+    """Frames that the ST-VAE makes of a clip's."""
+    return 1 + (frames - 1) // TEMPORAL_FACTOR
+
+
+def tokens_of_frame(resolution: int) -> int:
+    """Tokens of a latent frame."""
+    return (resolution // (SPATIAL_FACTOR * PATCH_SIZE)) ** 2
 
 
 def embedders_memory(shape: DitShape, episodes: Episodes, arithmetic: Arithmetic) -> int:

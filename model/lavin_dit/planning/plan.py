@@ -7,12 +7,12 @@ from lavin_dit.config import Config
 from lavin_dit.planning.dataset import DataPlan, latent_bytes, picture_bytes, plan_data
 from lavin_dit.planning.dit_activations import FLOAT32
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_recomputed, vae_recomputed
-from lavin_dit.planning.layout import MicroBatches
+from lavin_dit.planning.layers import Network, dit_network, vae_network
+from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
-from lavin_dit.planning.parameters import dit_parameters, dit_trained_parameters, vae_parameters
 from lavin_dit.planning.step_time import Fleet, StepTime, step_time
 from lavin_dit.planning.traffic import Traffic, traffic_of
-from lavin_dit.planning.workload import mean_dit_flops, mean_frames, mean_vae_flops
+from lavin_dit.planning.workload import mean_dit_flops, mean_frames, mean_latent_pictures, mean_vae_flops
 from lavin_dit.training_config import ExecutionConfig, TrainingSection
 
 HOUR_S = 3600.0
@@ -28,6 +28,8 @@ class JobPlan:
     batch_size: int
     layout: str
     """How the state is laid out, and what is recomputed."""
+    is_compiled: bool
+    """Whether blocks go through torch.compile, which the plan does not model."""
     micro_batches: MicroBatches
     """Of one GPU."""
     memory: Memory
@@ -84,51 +86,55 @@ def plan(config: Config, fleet: Fleet) -> Plan:
 
 def plan_dit(config: Config, fleet: Fleet) -> JobPlan:
     """Training the J-DiT."""
-    section, resolution = config.train_dit, config.prepare.resolution
-    shape = section.shape
-
-    def memory_of(micro_batches: MicroBatches) -> Memory:
-        samples, count = micro_batches.samples, micro_batches.count
-        return dit_memory(section, fleet.layout, samples=samples, count=count, resolution=resolution, on_gpu=fleet.device.is_gpu)
-
-    # Pairs are drawn from 1 to max_pairs; a query and its answer come with them.
-    mean_pictures = section.max_pairs + 1 + 2
+    section, resolution, clip_frames = config.train_dit, config.prepare.resolution, config.prepare.clip_frames
     return _plan_job(
         "J-DiT",
         section,
         fleet,
-        memory_of,
-        num_parameters=dit_parameters(shape),
-        num_trained=dit_trained_parameters(shape),
-        num_layers=2 * shape.depth,
-        sample_flops=mean_dit_flops(section, resolution),
+        lambda parts: dit_job_memory(config, fleet.layout, parts, on_gpu=fleet.device.is_gpu),
+        network=dit_network(section, samples=1, resolution=resolution, frames=1, on_gpu=fleet.device.is_gpu),
+        num_layers=2 * section.shape.depth,
+        sample_flops=mean_dit_flops(section, resolution, clip_frames),
         recomputed=dit_recomputed(section.execution.activation_checkpointing),
-        sample_bytes=mean_pictures * latent_bytes(resolution),
+        sample_bytes=mean_latent_pictures(section, clip_frames) * latent_bytes(resolution),
     )
 
 
 def plan_vae(config: Config, fleet: Fleet) -> JobPlan:
     """Training the ST-VAE."""
     section, resolution = config.train_vae, config.prepare.resolution
-
-    def memory_of(micro_batches: MicroBatches) -> Memory:
-        samples, count = micro_batches.samples, micro_batches.count
-        return vae_memory(section, fleet.layout, samples=samples, count=count, resolution=resolution, on_gpu=fleet.device.is_gpu)
-
-    weights = sum(vae_parameters(section.shape))
     blocks = 4 * (section.shape.encoder_blocks + section.shape.decoder_blocks) + 2 * section.shape.middle_blocks
     return _plan_job(
         "ST-VAE",
         section,
         fleet,
-        memory_of,
-        num_parameters=weights,
-        num_trained=weights,
+        lambda parts: vae_job_memory(config, fleet.layout, parts, on_gpu=fleet.device.is_gpu),
+        network=vae_network(section, samples=1, resolution=resolution, frames=1, on_gpu=fleet.device.is_gpu),
         num_layers=blocks,
         sample_flops=mean_vae_flops(section, resolution),
         recomputed=vae_recomputed(section.shape, section.execution.activation_checkpointing),
         sample_bytes=mean_frames(section) * picture_bytes(resolution),
     )
+
+
+def dit_job_memory(config: Config, layout: Layout, parts: MicroBatches, *, on_gpu: bool) -> Memory:
+    """What the J-DiT's training takes of a process, in its largest steps."""
+    prepare = config.prepare
+    return dit_memory(
+        config.train_dit,
+        layout,
+        samples=parts.samples,
+        count=parts.count,
+        resolution=prepare.resolution,
+        clip_frames=prepare.clip_frames,
+        on_gpu=on_gpu,
+    )
+
+
+def vae_job_memory(config: Config, layout: Layout, parts: MicroBatches, *, on_gpu: bool) -> Memory:
+    """What the ST-VAE's training takes of a process, in its largest steps."""
+    resolution = config.prepare.resolution
+    return vae_memory(config.train_vae, layout, samples=parts.samples, count=parts.count, resolution=resolution, on_gpu=on_gpu)
 
 
 def _plan_job(
@@ -137,8 +143,7 @@ def _plan_job(
     fleet: Fleet,
     memory_of: Callable[[MicroBatches], Memory],
     *,
-    num_parameters: int,
-    num_trained: int,
+    network: Network,
     num_layers: int,
     sample_flops: float,
     recomputed: float,
@@ -148,7 +153,7 @@ def _plan_job(
     micro_batches = MicroBatches.of_share(share, section.execution.micro_batch)
     memory = memory_of(micro_batches)
     traffic = traffic_of(
-        section.execution, fleet.layout, weights=num_parameters, trained=num_trained, num_layers=num_layers, count=micro_batches.count
+        section.execution, fleet.layout, weights=network.weights, trained=network.trained, num_layers=num_layers, count=micro_batches.count
     )
     shards = fleet.layout.shards(section.execution)
     time = step_time(
@@ -156,20 +161,21 @@ def _plan_job(
         fleet,
         traffic,
         forward_flops=share * sample_flops,
-        recomputed=recomputed,
+        backward=network.backward + recomputed,
         count=micro_batches.count,
         num_layers=num_layers,
-        updated=num_trained / shards,
+        updated=network.trained / shards,
     )
     flops = TRAINING_FACTOR * sample_flops * section.batch_size
     kept = section.checkpoints.keep_last + (1 if section.checkpoints.keep_best else 0)
     every = section.checkpoints.keep_every_steps
     return JobPlan(
         job=job,
-        num_parameters=num_parameters,
-        num_trained=num_trained,
+        num_parameters=network.weights,
+        num_trained=network.trained,
         batch_size=section.batch_size,
         layout=_layout(section.execution, fleet),
+        is_compiled=section.execution.compile,
         micro_batches=micro_batches,
         memory=memory,
         fits=memory.fits(fleet.device.memory_gib),
@@ -179,7 +185,7 @@ def _plan_job(
         time=time,
         mfu=flops / fleet.layout.num_gpus / time.step_s / fleet.device.peak_flops(section.execution.precision),
         steps=section.steps,
-        checkpoint_bytes=FLOAT32 * (num_parameters + 3 * num_trained),
+        checkpoint_bytes=FLOAT32 * (network.weights + 3 * network.trained),
         checkpoints_kept=kept + (section.steps // every if every else 0),
         read_bytes_a_second=section.batch_size * sample_bytes / time.step_s,
     )

@@ -1,35 +1,39 @@
 """Steps of training on random data, measured: what plans are checked against, on CPUs, by benchmarks/plan.py and the tests."""
 
 import gc
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from lavin_dit.data.episodes import EpisodeSampler
-from lavin_dit.data.latents import LatentStore
-from lavin_dit.data.shards import Member, Pair
+from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
+from lavin_dit.data.shard_writer import ShardWriter
+from lavin_dit.data.shards import SPLITS, Member, Pair, ShardSet, write_manifest
+from lavin_dit.data.task import ImagePair
 from lavin_dit.dit.j_dit import JDit
-from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.presets import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from lavin_dit.training.average import MovingAverage
 from lavin_dit.training.dit_objective import DitObjective
 from lavin_dit.training.feed import micro_ranges
-from lavin_dit.training.objective import Cost, Losses, Objective
+from lavin_dit.training.finetuning import adapt, freeze
+from lavin_dit.training.objective import Objective
 from lavin_dit.training.optimizing import Optimizer
 from lavin_dit.training.processes import Processes
 from lavin_dit.training.sharding import LaidOut
+from lavin_dit.training.vae_objective import Pictures, VaeObjective
 from lavin_dit.training_config import TrainDitConfig, TrainingSection, TrainVaeConfig
-from lavin_dit.vae.losses import vae_losses
-from lavin_dit.vae.st_vae import Moments, STVae
+from lavin_dit.vae.st_vae import STVae
 
 TASK = "rehearsal"
+SHARD_BYTES = 2**20
 MEMORY_EVENT = "[memory]"
 RESET_PEAK = "5"
 """What the kernel takes as the order to forget a process's peak."""
@@ -120,60 +124,80 @@ def _status_bytes(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def rehearse_dit(config: TrainDitConfig, processes: Processes, *, resolution: int, steps: int = 0) -> Rehearsed:
-    """The J-DiT on random latents, in steps whose episodes all show `max_pairs` pairs and keep their prompt."""
-    side = resolution // SPATIAL_FACTOR
-    members = [Member("", 0, 0, str(row)) for row in range(2 * (config.max_pairs + 1))]
-    pairs = [Pair(TASK, TASK, TASK, TASK, *((member,) for member in members[row : row + 2])) for row in range(0, len(members), 2)]
-    latents = torch.randn(len(members), LATENT_CHANNELS, side, side, generator=torch.Generator().manual_seed(config.seed))
-    sampler = EpisodeSampler({TASK: pairs}, {}, config.max_pairs, 0.0, (LATENT_CHANNELS, 1, side, side), config.seed)
-    store = LatentStore({member.sha256: row for row, member in enumerate(members)}, latents)
-    longest = next(step for step in count() if sampler.num_pairs(step) == config.max_pairs)
+def rehearse_dit(config: TrainDitConfig, processes: Processes, *, resolution: int, frames: int = 1, steps: int = 0) -> Rehearsed:
+    """The J-DiT on random latents of pictures, or of clips, in steps whose episodes all show the most pairs and keep their prompt."""
+    max_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
+    shape = latent_shape(frames, resolution)
+    ends = [tuple(Member("", 0, 0, f"{number}-{frame}") for frame in range(frames)) for number in range(2 * (max_pairs + 1))]
+    pairs = [Pair(TASK, TASK, TASK, TASK, *ends[number : number + 2]) for number in range(0, len(ends), 2)]
+    latents = torch.randn(len(ends), *shape, generator=torch.Generator().manual_seed(config.seed))
+    sampler = EpisodeSampler(
+        {(TASK, TASK): pairs},
+        {"clip" if frames > 1 else "image": EpisodeShape(max_pairs, shape)},
+        EpisodeWeights(clip_share=float(frames > 1)),
+        prompt_drop_probability=0.0,
+        seed=config.seed,
+    )
+    longest = next(step for step in count() if sampler.num_pairs(step) == max_pairs)
 
     def build() -> DitObjective:
-        network = JDit(config.shape)
-        network.initialise(torch.Generator().manual_seed(config.seed))
-        return DitObjective(network, store, sampler, config, processes.device)
+        return DitObjective(_dit(config), dict(zip(ends, latents, strict=True)), sampler, config, processes.device)
 
     return rehearse(build, config, processes, steps=steps, data_step=longest)
 
 
+def _dit(config: TrainDitConfig) -> JDit:
+    network, generator = JDit(config.shape), torch.Generator().manual_seed(config.seed)
+    network.initialise(generator)
+    freeze(network, config.frozen, key="train_dit.frozen")
+    if config.lora:
+        adapt(network, config.lora, generator)
+    return network
+
+
 def rehearse_vae(config: TrainVaeConfig, processes: Processes, *, frames: int, resolution: int, steps: int = 0) -> Rehearsed:
-    """The ST-VAE on random clips."""
-    return rehearse(lambda: Reconstruction(config, frames=frames, resolution=resolution), config, processes, steps=steps, data_step=0)
+    """The ST-VAE and its judges on random clips, in steps that all of its loss's terms count in."""
+    first_step = config.adversarial.first_step if config.adversarial else 0
+    with one_picture(resolution) as shards:
+
+        def build() -> RehearsedVae:
+            return RehearsedVae(config, shards, processes.device, frames=frames)
+
+        return rehearse(build, config, processes, steps=steps, data_step=first_step)
 
 
-@dataclass(frozen=True)
-class RandomClips:
-    """Pixels and the noise of their posterior draws."""
+@contextmanager
+def one_picture(resolution: int) -> Iterator[ShardSet]:
+    """A data set that is there, where what is learnt from comes from elsewhere."""
+    black = np.zeros((resolution, resolution, PIXEL_CHANNELS), np.uint8)
+    with tempfile.TemporaryDirectory(prefix="lavin-") as scratch:
+        for split in SPLITS:
+            with ShardWriter(Path(scratch), split, SHARD_BYTES) as writer:
+                writer.add(TASK, {TASK: ImagePair(black, black)})
+        write_manifest(Path(scratch), resolution=resolution, clip_frames=1)
+        with ShardSet(Path(scratch), "train") as shards:
+            yield shards
 
-    pixels: Tensor
-    noise: Tensor
 
+class RehearsedVae(VaeObjective):
+    """The ST-VAE's own objective, on random clips in place of a data set's."""
 
-class Reconstruction(Objective[RandomClips]):
-    """The ST-VAE on random clips: its reconstruction losses alone."""
+    def __init__(self, config: TrainVaeConfig, shards: ShardSet, device: torch.device, *, frames: int) -> None:
+        network = STVae(config.shape)
+        network.initialise(torch.Generator().manual_seed(config.seed))
+        freeze(network, config.frozen, key="train_vae.frozen")
+        super().__init__(network, shards, config.model_copy(update={"clips": None}), device)
+        self._pixels = (PIXEL_CHANNELS, frames, shards.resolution, shards.resolution)
+        self._latents = latent_shape(frames, shards.resolution)
 
-    network: STVae
-
-    def __init__(self, config: TrainVaeConfig, *, frames: int, resolution: int) -> None:
-        super().__init__()
-        self.network = STVae(config.shape)
-        self.network.initialise(torch.Generator().manual_seed(config.seed))
-        self._config, self._frames, self._resolution = config, frames, resolution
-
-    def batch(self, step: int, samples: range) -> RandomClips:
+    def batch(self, step: int, samples: range) -> Pictures:
         generator = torch.Generator().manual_seed(step)
-        pixels = torch.rand(len(samples), 3, self._frames, self._resolution, self._resolution, generator=generator)
-        side, frames = self._resolution // SPATIAL_FACTOR, 1 + (self._frames - 1) // TEMPORAL_FACTOR
-        return RandomClips(2 * pixels - 1, torch.randn(len(samples), LATENT_CHANNELS, frames, side, side, generator=generator))
+        pixels = torch.rand(len(samples), *self._pixels, generator=generator).mul_(2).sub_(1)
+        noise = torch.randn(len(samples), *self._latents, generator=generator)
+        return Pictures(pixels.to(self._device), noise.to(self._device), step)
 
-    def forward(self, batch: RandomClips) -> Losses:
-        reconstruction, mean, logvar = self.network(batch.pixels, batch.noise)
-        weights = {"absolute_weight": self._config.absolute_weight, "kl_weight": self._config.kl_weight}
-        return Losses(vae_losses(reconstruction, batch.pixels, Moments(mean, logvar), **weights)["loss"])
 
-    def cost(self, batch: RandomClips) -> Cost:
-        frames, height, width = batch.pixels.shape[2:]
-        flops = vae_flops(self.network.shape, samples=len(batch.pixels), frames=frames, height=height, width=width)
-        return Cost(batch.noise[:, 0].numel(), TRAINING_FACTOR * sum(flops))
+def latent_shape(frames: int, resolution: int) -> tuple[int, int, int, int]:
+    """Shapes: `(z, f, y, x)` of a square clip."""
+    side = resolution // SPATIAL_FACTOR
+    return LATENT_CHANNELS, 1 + (frames - 1) // TEMPORAL_FACTOR, side, side

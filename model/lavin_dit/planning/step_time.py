@@ -75,13 +75,13 @@ class Work:
     update_bytes: float
 
     @classmethod
-    def of(cls, *, forward_flops: float, kept_bytes: float, trained: int, recomputed: float) -> "Work":
-        """Of a forward pass's operations, what it keeps without checkpointing, how many weights are trained, and forwards made again."""
-        return cls(
-            (TRAINING_FACTOR + recomputed) * forward_flops,
-            (1 + recomputed / TRAINING_FACTOR) * kept_bytes,
-            ACCESSES_OF_AN_UPDATE * FLOAT32 * trained,
-        )
+    def of(cls, *, forward_flops: float, kept_bytes: float, trained: int, backward: float, judging_flops: float = 0.0) -> "Work":
+        """Of a forward pass's operations, what it keeps without checkpointing, how many weights are trained, and operations beside.
+
+        Units: `backward` in forwards, with what activation checkpointing makes again.
+        """
+        passes = 1 + backward
+        return cls(passes * forward_flops + judging_flops, passes / TRAINING_FACTOR * kept_bytes, ACCESSES_OF_AN_UPDATE * FLOAT32 * trained)
 
 
 def step_time(
@@ -90,15 +90,18 @@ def step_time(
     traffic: Traffic,
     *,
     forward_flops: float,
-    recomputed: float,
+    backward: float,
     count: int,
     num_layers: int,
     updated: float,
 ) -> StepTime:
-    """One GPU's step: each pass takes as long as its operations or its messages, whichever is longer, and the first and last wait."""
+    """One GPU's step: each pass takes as long as its operations or its messages, whichever is longer, and the first and last wait.
+
+    Units: `backward` in forwards, with what activation checkpointing makes again.
+    """
     speed = fleet.mfu * fleet.device.peak_flops(execution.precision)
     forward_s = forward_flops / speed / count
-    backward_s = forward_s * (TRAINING_FACTOR - 1 + recomputed)
+    backward_s = forward_s * backward
     gather_s = traffic.gathers.seconds(fleet.device) / (2 * count)
     reduce_s = traffic.reductions.seconds(fleet.device)
     exposed_s = count * max(gather_s - forward_s, 0) + (count - 1) * max(gather_s - backward_s, 0)

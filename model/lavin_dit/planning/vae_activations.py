@@ -46,7 +46,7 @@ class LayerMemory:
 
 @singledispatch
 def layer_memory(layer: Layer, arithmetic: Arithmetic) -> LayerMemory:
-    """One layer."""
+    """One layer, whether its weights are trained or frozen: torch's convolutions keep their inputs for either."""
     raise TypeError(f"{layer} is no layer of an ST-VAE, in {arithmetic}")
 
 
@@ -59,6 +59,7 @@ def _residual(layer: Residual, arithmetic: Arithmetic) -> LayerMemory:
     # On clips the shortcut reads the input in its own layout, of which the norm has made a copy.
     own_input = inputs if has_shortcut and volume.frames > 1 else 0
     result = volume.size * layer.out_channels * narrow
+    gradients = _convolution_gradients(volume, layer.out_channels, layer.out_channels, arithmetic)
     reread_inputs = inputs if has_shortcut or volume.frames == 1 else 0
     return LayerMemory(
         inputs=inputs,
@@ -67,7 +68,8 @@ def _residual(layer: Residual, arithmetic: Arithmetic) -> LayerMemory:
         reread=reread_inputs + result,
         reread_inputs=reread_inputs,
         kernels=_summed_kernel(volume, layer.out_channels * (layer.in_channels + layer.out_channels), arithmetic),
-        backward=result + _convolution_gradients(volume, layer.out_channels, arithmetic),
+        # The shortcut's gradient is made first, and waits for that of the other way.
+        backward=result + (inputs if has_shortcut else 0) + gradients,
     )
 
 
@@ -93,7 +95,8 @@ def _head(layer: Head, arithmetic: Arithmetic) -> LayerMemory:
     (norm,) = layer.norms()
     kept = _before_convolution(norm, layer.volume, arithmetic)
     kernels = _summed_kernel(layer.volume, layer.in_channels * layer.out_channels, arithmetic)
-    return LayerMemory(kept, 0, kept, kept, kept, kernels, backward=_convolution_gradients(layer.volume, layer.in_channels, arithmetic))
+    gradients = _convolution_gradients(layer.volume, layer.in_channels, layer.out_channels, arithmetic)
+    return LayerMemory(kept, 0, kept, kept, kept, kernels, backward=gradients)
 
 
 def losses_memory(pixels: Volume) -> int:
@@ -113,10 +116,10 @@ def _before_convolution(norm: Norm, volume: Volume, arithmetic: Arithmetic) -> i
     return norm.channels * (volume.size * (wide * FLOAT32 + scale) + _padded(volume) * arithmetic.narrow)
 
 
-def _convolution_gradients(volume: Volume, channels: int, arithmetic: Arithmetic) -> int:
-    # A clip's gradient is put together again from that of its frames and that of the first one's copies.
-    pieces = 0 if volume.frames == 1 else 2 * volume.size
-    return (_padded(volume) + pieces) * channels * arithmetic.narrow
+def _convolution_gradients(volume: Volume, in_channels: int, out_channels: int, arithmetic: Arithmetic) -> int:
+    # A clip's input and gradient are copied into the layout of the kernels.
+    copies = 0 if volume.frames == 1 else _padded(volume) * in_channels + volume.size * out_channels
+    return (_padded(volume) * in_channels + copies) * arithmetic.narrow
 
 
 def _padded(volume: Volume) -> int:

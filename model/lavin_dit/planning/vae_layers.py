@@ -36,14 +36,16 @@ class Volume:
 class Convolution:
     """A convolution, and the feature map that it gives."""
 
+    name: str
     in_channels: int
     out_channels: int
     kernel: int
     volume: Volume
 
-    @property
-    def parameters(self) -> int:
-        return (self.in_channels * self.kernel + 1) * self.out_channels
+    def weights(self) -> Iterator[tuple[str, int]]:
+        """Names and sizes."""
+        yield f"{self.name}.weight", self.in_channels * self.kernel * self.out_channels
+        yield f"{self.name}.bias", self.out_channels
 
     @property
     def flops(self) -> int:
@@ -56,41 +58,49 @@ class Convolution:
 class Norm:
     """A GroupNorm; the decoder's is also scaled and shifted by the latent, through two 1x1x1 convolutions."""
 
+    name: str
     channels: int
     latent: Volume | None
 
     def convolutions(self) -> Iterator[Convolution]:
         if self.latent:
-            yield from [Convolution(LATENT_CHANNELS, self.channels, 1, self.latent)] * 2
+            for which in ("scale", "shift"):
+                yield Convolution(f"{self.name}.{which}", LATENT_CHANNELS, self.channels, 1, self.latent)
 
-    @property
-    def parameters(self) -> int:
-        return 2 * self.channels + sum(layer.parameters for layer in self.convolutions())
+    def weights(self) -> Iterator[tuple[str, int]]:
+        """Names and sizes."""
+        norm = f"{self.name}.norm" if self.latent else self.name
+        yield f"{norm}.weight", self.channels
+        yield f"{norm}.bias", self.channels
+        for convolution in self.convolutions():
+            yield from convolution.weights()
 
 
 @dataclass(frozen=True)
 class Residual:
     """A residual block on feature maps of one size."""
 
+    name: str
     in_channels: int
     out_channels: int
     volume: Volume
     latent: Volume | None
 
     def norms(self) -> tuple[Norm, Norm]:
-        return Norm(self.in_channels, self.latent), Norm(self.out_channels, self.latent)
+        return Norm(f"{self.name}.norm1", self.in_channels, self.latent), Norm(f"{self.name}.norm2", self.out_channels, self.latent)
 
     def convolutions(self) -> Iterator[Convolution]:
-        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
-        yield Convolution(self.out_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        yield Convolution(f"{self.name}.conv1", self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        yield Convolution(f"{self.name}.conv2", self.out_channels, self.out_channels, CAUSAL_TAPS, self.volume)
         if self.in_channels != self.out_channels:
-            yield Convolution(self.in_channels, self.out_channels, 1, self.volume)
+            yield Convolution(f"{self.name}.shortcut", self.in_channels, self.out_channels, 1, self.volume)
 
 
 @dataclass(frozen=True)
 class Resampling:
     """A change of resolution and the convolution of every frame that belongs to it."""
 
+    name: str
     channels: int
     before: Volume
     after: Volume
@@ -99,13 +109,14 @@ class Resampling:
         return ()
 
     def convolutions(self) -> Iterator[Convolution]:
-        yield Convolution(self.channels, self.channels, FRAME_TAPS, self.after)
+        yield Convolution(f"{self.name}.conv", self.channels, self.channels, FRAME_TAPS, self.after)
 
 
 @dataclass(frozen=True)
 class Stem:
     """The first convolution."""
 
+    name: str
     in_channels: int
     out_channels: int
     volume: Volume
@@ -114,26 +125,32 @@ class Stem:
         return ()
 
     def convolutions(self) -> Iterator[Convolution]:
-        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        yield Convolution(f"{self.name}.conv_in", self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
 
 
 @dataclass(frozen=True)
 class Head:
     """The last norm and convolution."""
 
+    name: str
     in_channels: int
     out_channels: int
     volume: Volume
     latent: Volume | None
 
     def norms(self) -> tuple[Norm]:
-        return (Norm(self.in_channels, self.latent),)
+        return (Norm(f"{self.name}.norm_out", self.in_channels, self.latent),)
 
     def convolutions(self) -> Iterator[Convolution]:
-        yield Convolution(self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
+        yield Convolution(f"{self.name}.conv_out", self.in_channels, self.out_channels, CAUSAL_TAPS, self.volume)
 
 
 Layer = Stem | Residual | Resampling | Head
+
+
+def vae_layers(shape: VaeShape, pixels: Volume) -> tuple[Layer, ...]:
+    """From pixels to moments, and from latents to pixels, in the order of computation."""
+    return (*encoder_layers(shape, pixels), *decoder_layers(shape, pixels))
 
 
 def encoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
@@ -141,14 +158,15 @@ def encoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
     volumes = [pixels]
     for index in range(NUM_HALVINGS):
         volumes.append(volumes[-1].halved(in_time=index < NUM_TIME_STAGES))
-    yield Stem(PIXEL_CHANNELS, shape.widths[0], pixels)
+    yield Stem("encoder", PIXEL_CHANNELS, shape.widths[0], pixels)
     for index, (width, volume) in enumerate(zip(shape.widths, volumes, strict=True)):
-        yield from _residuals(shape.widths[max(index - 1, 0)], width, shape.encoder_blocks, volume, None)
+        stage, width_in = f"encoder.stages.{index}", shape.widths[max(index - 1, 0)]
+        yield from _residuals(f"{stage}.blocks", width_in, width, shape.encoder_blocks, volume, None)
         if index + 1 < len(volumes):
-            yield Resampling(width, volume, volumes[index + 1])
+            yield Resampling(f"{stage}.downsample", width, volume, volumes[index + 1])
     last = shape.widths[-1]
-    yield from _residuals(last, last, shape.middle_blocks, volumes[-1], None)
-    yield Head(last, 2 * LATENT_CHANNELS, volumes[-1], None)
+    yield from _residuals("encoder.middle", last, last, shape.middle_blocks, volumes[-1], None)
+    yield Head("encoder", last, 2 * LATENT_CHANNELS, volumes[-1], None)
 
 
 def decoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
@@ -157,13 +175,21 @@ def decoder_layers(shape: VaeShape, pixels: Volume) -> Iterator[Layer]:
     volumes = [latent]
     for index in range(NUM_HALVINGS):
         volumes.append(volumes[-1].doubled(in_time=index < NUM_TIME_STAGES))
-    yield Stem(LATENT_CHANNELS, widths[0], latent)
-    yield from _residuals(widths[0], widths[0], shape.middle_blocks, latent, latent)
+    yield Stem("decoder", LATENT_CHANNELS, widths[0], latent)
+    yield from _residuals("decoder.middle", widths[0], widths[0], shape.middle_blocks, latent, latent)
     for index, (width, volume) in enumerate(zip(widths, volumes, strict=True)):
-        yield from _residuals(widths[max(index - 1, 0)], width, shape.decoder_blocks, volume, latent)
+        stage, width_in = f"decoder.stages.{index}", widths[max(index - 1, 0)]
+        yield from _residuals(f"{stage}.blocks", width_in, width, shape.decoder_blocks, volume, latent)
         if index + 1 < len(volumes):
-            yield Resampling(width, volume, volumes[index + 1])
-    yield Head(widths[-1], PIXEL_CHANNELS, pixels, latent)
+            yield Resampling(f"{stage}.upsample", width, volume, volumes[index + 1])
+    yield Head("decoder", widths[-1], PIXEL_CHANNELS, pixels, latent)
+
+
+def layer_weights(layer: Layer) -> Iterator[tuple[str, int]]:
+    """Names and sizes of a layer's weights, its norms' included."""
+    parts: tuple[Norm | Convolution, ...] = (*layer.norms(), *layer.convolutions())
+    for part in parts:
+        yield from part.weights()
 
 
 def recomputed_flops(layer: Layer) -> int:
@@ -181,18 +207,12 @@ def latent_volume(pixels: Volume) -> Volume:
     return Volume(1 + (pixels.frames - 1) // TEMPORAL_FACTOR, pixels.height // SPATIAL_FACTOR, pixels.width // SPATIAL_FACTOR)
 
 
-def layer_parameters(layer: Layer) -> int:
-    """Weights of a layer, its norms included."""
-    convolutions, norms = layer.convolutions(), layer.norms()
-    return sum(layer.parameters for layer in convolutions) + sum(norm.parameters for norm in norms)
-
-
 def layer_flops(layer: Layer) -> int:
     """Operations of a layer's forward pass on one sample."""
     scaling = (convolution for norm in layer.norms() for convolution in norm.convolutions())
     return sum(convolution.flops for convolution in (*layer.convolutions(), *scaling))
 
 
-def _residuals(width_in: int, width: int, count: int, volume: Volume, latent: Volume | None) -> Iterator[Residual]:
-    for before, after in pairwise([width_in] + [width] * count):
-        yield Residual(before, after, volume, latent)
+def _residuals(name: str, width_in: int, width: int, count: int, volume: Volume, latent: Volume | None) -> Iterator[Residual]:
+    for index, (before, after) in enumerate(pairwise([width_in] + [width] * count)):
+        yield Residual(f"{name}.{index}", before, after, volume, latent)

@@ -18,6 +18,8 @@ DUEL_PASSES = 2
 """Passes of the discriminator whose tensors are kept until the end."""
 DISTANCE_FORWARDS = 3.0
 """What a perceptual distance and its gradient at the pixels take, in forwards of the features."""
+HELD_COPIES = 3
+"""Of the discriminator's weights: themselves and both moments."""
 INDEX_BYTES = 8
 DISTANCE_TENSORS = 3
 """Of each stage's features: what they should be, their unit-length version, and the difference."""
@@ -95,17 +97,6 @@ def vgg_kept(pixels: Volume) -> int:
     return total
 
 
-def terms_kept(config: TrainVaeConfig, pixels: Volume) -> int:
-    """What perceptual and adversarial terms keep until the reconstruction's gradient is there. Units: bytes a sample."""
-    kept = 0
-    if config.perceptual.weight:
-        structure = STRUCTURE_TENSORS * PIXEL_CHANNELS * pixels.size * FLOAT32
-        kept += vgg_kept(pixels) if config.perceptual.features else structure
-    if config.adversarial:
-        kept += DUEL_PASSES * sum(layer.kept for layer in discriminator_layers(config.adversarial, pixels))
-    return kept
-
-
 def terms_flops(config: TrainVaeConfig, pixels: Volume) -> float:
     """Operations of a sample's terms, forward and backward."""
     flops = 0.0
@@ -116,21 +107,53 @@ def terms_flops(config: TrainVaeConfig, pixels: Volume) -> float:
     return flops
 
 
-def kernels_kept(config: TrainVaeConfig, pixels: Volume) -> int:
-    """The middle taps of the discriminator's kernels, which images alone take, once a pass. Units: bytes for any number of samples."""
-    if not config.adversarial or pixels.frames > 1:
-        return 0
-    kernels = sum(layer.taps * layer.in_channels * layer.out_channels for layer in discriminator_layers(config.adversarial, pixels))
-    return DUEL_PASSES * FLOAT32 * kernels
+@dataclass(frozen=True)
+class Judges:
+    """What judging takes. Units: bytes."""
+
+    held: int
+    """From step to step: VGG16's weights; the discriminator's, and both moments, on every GPU."""
+    gradients: int
+    """The discriminator's."""
+    largest_gradient: int
+    """That of its largest weight, which is there twice while it is added to an earlier micro-batch's."""
+    distance: int
+    """Kept by the perceptual term until it has said what it wants at the pixels."""
+    duel: int
+    """Kept by the discriminator until its own gradients are there."""
 
 
-def judges_bytes(config: TrainVaeConfig) -> int:
-    """What stays of the judges from step to step: VGG16's weights; the discriminator's, their gradients and both moments, on every GPU."""
+def judges_of(config: TrainVaeConfig, pixels: Volume, samples: int) -> Judges:
+    """Those of a loss, on so many samples at once."""
     features = vgg_weights() if config.perceptual.weight and config.perceptual.features else 0
-    return FLOAT32 * (features + 4 * discriminator_weights(config))
+    discriminator = discriminator_weights(config)
+    return Judges(
+        held=FLOAT32 * (features + HELD_COPIES * discriminator),
+        gradients=FLOAT32 * discriminator,
+        largest_gradient=FLOAT32 * max((layer.weights for layer in _discriminator_layers(config)), default=0),
+        distance=samples * _distance_kept(config, pixels),
+        duel=_duel_kept(config.adversarial, pixels, samples) if config.adversarial else 0,
+    )
+
+
+def _distance_kept(config: TrainVaeConfig, pixels: Volume) -> int:
+    if not config.perceptual.weight:
+        return 0
+    return vgg_kept(pixels) if config.perceptual.features else STRUCTURE_TENSORS * PIXEL_CHANNELS * pixels.size * FLOAT32
+
+
+def _duel_kept(adversarial: AdversarialConfig, pixels: Volume, samples: int) -> int:
+    layers = list(discriminator_layers(adversarial, pixels))
+    # Of the kernels, images alone take the middle taps.
+    kernels = FLOAT32 * sum(layer.taps * layer.in_channels * layer.out_channels for layer in layers) if pixels.frames == 1 else 0
+    return DUEL_PASSES * (samples * sum(layer.kept for layer in layers) + kernels)
 
 
 def discriminator_weights(config: TrainVaeConfig) -> int:
     """Weights of the discriminator; 0 where there is none."""
+    return sum(layer.weights for layer in _discriminator_layers(config))
+
+
+def _discriminator_layers(config: TrainVaeConfig) -> list[PatchLayer]:
     smallest = Volume(1, 2**16, 2**16)
-    return sum(layer.weights for layer in discriminator_layers(config.adversarial, smallest)) if config.adversarial else 0
+    return list(discriminator_layers(config.adversarial, smallest)) if config.adversarial else []

@@ -1,22 +1,29 @@
 """How much work a sample is, on average over a run: numbers of pairs, dropped prompts, images and clips. Never imports torch."""
 
-from lavin_dit.planning.dit_activations import Episodes
+from lavin_dit.planning.dit_activations import Episodes, latent_frames
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, vae_flops
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import terms_flops
-from lavin_dit.presets import DROPPED_FRAMES
 from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
 
 
-def mean_dit_flops(section: TrainDitConfig, resolution: int) -> float:
-    """One episode's forward pass, over all numbers of pairs and dropped prompts."""
-    total = 0.0
-    for num_pairs in range(1, section.max_pairs + 1):
-        episode = Episodes.of_pairs(1, num_pairs=num_pairs, resolution=resolution)
-        shown = dit_flops(section.shape, samples=1, prompt_tokens=episode.prompt, answer_tokens=episode.answer)
-        dropped = dit_flops(section.shape, samples=1, prompt_tokens=DROPPED_FRAMES * episode.answer, answer_tokens=episode.answer)
-        total += (1 - section.prompt_drop_probability) * shown + section.prompt_drop_probability * dropped
-    return total / section.max_pairs
+def mean_dit_flops(section: TrainDitConfig, resolution: int, clip_frames: int) -> float:
+    """One episode's forward pass, over pictures and clips, all numbers of pairs and dropped prompts."""
+    pictures = _dit_flops(section, section.max_pairs, resolution, 1)
+    if section.clips is None:
+        return pictures
+    clips = _dit_flops(section, section.clips.max_pairs, resolution, clip_frames)
+    return (1 - section.clips.share) * pictures + section.clips.share * clips
+
+
+def mean_latent_pictures(section: TrainDitConfig, clip_frames: int) -> float:
+    """Latents of an episode, in those of a picture, over the same."""
+    # Pairs are drawn from 1 to the most; a query and its answer come with them.
+    pictures = section.max_pairs + 1 + 2
+    if section.clips is None:
+        return pictures
+    clips = (section.clips.max_pairs + 1 + 2) * latent_frames(clip_frames)
+    return (1 - section.clips.share) * pictures + section.clips.share * clips
 
 
 def mean_vae_flops(section: TrainVaeConfig, resolution: int) -> float:
@@ -38,6 +45,18 @@ def clip_share(section: TrainVaeConfig) -> float:
     if section.clips is None:
         return 0.0
     return float(section.clips.share * max(section.steps - section.clips.first_step, 0) / section.steps)
+
+
+def _dit_flops(section: TrainDitConfig, max_pairs: int, resolution: int, frames: int) -> float:
+    drop = section.prompt_drop_probability
+    dropped = Episodes.dropped(1, resolution=resolution, frames=frames)
+    shown = [Episodes.of_pairs(1, num_pairs=pairs, resolution=resolution, frames=frames) for pairs in range(1, max_pairs + 1)]
+    mean = sum(_flops_of(section, episodes) for episodes in shown) / max_pairs
+    return (1 - drop) * mean + drop * _flops_of(section, dropped)
+
+
+def _flops_of(section: TrainDitConfig, episodes: Episodes) -> float:
+    return dit_flops(section.shape, samples=episodes.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
 
 
 def _vae_flops(section: TrainVaeConfig, pixels: Volume) -> float:

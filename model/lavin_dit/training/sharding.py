@@ -1,5 +1,6 @@
 """How a network is laid out over processes and computed: precision, recomputation, compilation, copies (DDP) or shards (FSDP2)."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -19,6 +20,8 @@ from lavin_dit.training.processes import Processes
 from lavin_dit.training_config import ExecutionConfig
 from lavin_dit.vae.blocks import ResidualBlock
 
+logger = logging.getLogger(__name__)
+
 KEPT_PRODUCTS = (
     torch.ops.aten.mm.default,
     torch.ops.aten.addmm.default,
@@ -27,6 +30,7 @@ KEPT_PRODUCTS = (
     torch.ops.aten._scaled_dot_product_flash_attention.default,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
     torch.ops.aten._scaled_dot_product_efficient_attention.default,
+    torch.ops.aten._scaled_dot_product_cudnn_attention.default,
 )
 """What selective checkpointing keeps: the operations that cost the most to repeat."""
 
@@ -42,6 +46,8 @@ class LaidOut:
         self._execution, self._processes = execution, processes
         self.objective = objective.to(processes.device)
         self.is_sharded = execution.sharding != "none" and processes.world_size > 1
+        if execution.cpu_offload and not self.is_sharded:
+            logger.warning("execution.cpu_offload is true and has no effect: one process holds the whole state, and nothing is split")
         blocks = list(blocks_of(objective.network))
         for block in blocks:
             _recompute(block, execution)
@@ -116,12 +122,15 @@ def _keep_products(_context: object, operation: object, *_args: object, **_kwarg
 
 
 def _shard(network: nn.Module, execution: ExecutionConfig, processes: Processes) -> None:
-    """Every block is gathered just before it computes; its modulations apart, since they are all asked for before the first block."""
+    """Every block is gathered just before it computes; its modulations apart, since they are all asked for before the first block.
+
+    Autocast narrows what a product takes, as it does for copies: narrow inputs of blocks would narrow times and the residual stream too.
+    """
     split = partial(
         fully_shard,
         mesh=_mesh(execution, processes),
-        mp_policy=MixedPrecisionPolicy(param_dtype=_half(execution), reduce_dtype=torch.float32),
-        offload_policy=CPUOffloadPolicy() if execution.cpu_offload and processes.device.type == "cuda" else OffloadPolicy(),
+        mp_policy=MixedPrecisionPolicy(param_dtype=_half(execution), reduce_dtype=torch.float32, cast_forward_inputs=False),
+        offload_policy=CPUOffloadPolicy(pin_memory=processes.device.type == "cuda") if execution.cpu_offload else OffloadPolicy(),
     )
     for block in blocks_of(network):
         if isinstance(block, Block):

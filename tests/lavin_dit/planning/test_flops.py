@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lavin_dit.config import load_config
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, dit_recomputed, vae_flops, vae_recomputed
-from lavin_dit.planning.rehearsal import Reconstruction
+from lavin_dit.planning.rehearsal import RehearsedVae, one_picture
 from lavin_dit.presets import DIT_PRESETS, LATENT_CHANNELS, VAE_PRESETS, DitShape
 from lavin_dit.training.objective import Cost, Losses, Objective
 from lavin_dit.training.processes import Processes
@@ -90,7 +90,9 @@ def test_what_checkpointing_makes_again_is_what_torch_counts(checkpointing: str)
         micro_batch=None, precision="float32", sharding="none", cpu_offload=False, activation_checkpointing=checkpointing, compile=False
     )
     section = load_config(TINY, ["train_vae.shape=laptop", 'train_dit.shape="0.03B"'])
-    objectives = (Reconstruction(section.train_vae, frames=1, resolution=32), Noised(section.train_dit.shape))
+    with one_picture(32) as shards:
+        vae = RehearsedVae(section.train_vae, shards, torch.device("cpu"), frames=1)
+    objectives = (vae, Noised(section.train_dit.shape))
     shares = (vae_recomputed(VAE_PRESETS["laptop"], checkpointing), dit_recomputed(checkpointing))
     for objective, share in zip(objectives, shares, strict=True):
         batch = objective.batch(0, range(2))

@@ -8,11 +8,11 @@ from lavin_dit.config import Config, load_config
 from lavin_dit.planning.dit_activations import Arithmetic, Episodes, block_memory
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
-from lavin_dit.planning.parameters import dit_parameters, dit_trained_parameters
 from lavin_dit.planning.rehearsal import rehearse_dit, rehearse_vae
+from lavin_dit.planning.weights import dit_weights, num_trained, num_weights
 from lavin_dit.presets import DIT_PRESETS
 from lavin_dit.training.processes import Processes
-from lavin_dit.training_config import ClipsConfig
+from lavin_dit.training_config import AdversarialConfig, ClipEpisodesConfig, ClipsConfig, LoraConfig
 
 TINY = Path(__file__).parents[2] / "tiny.yaml"
 ALONE = Processes(0, 1, torch.device("cpu"))
@@ -65,6 +65,75 @@ def test_the_st_vaes_peak_is_what_the_allocator_gives_out(shape: str, batch: int
     assert planned.peak == pytest.approx(measured, rel=WITHIN)
 
 
+@pytest.mark.parametrize(("width", "frames", "micro_batch"), [(8, 1, 8), (64, 1, 8), (64, 1, 4), (32, 5, 2)])
+def test_it_is_with_a_perceptual_and_an_adversarial_term_too(width: int, frames: int, micro_batch: int) -> None:
+    adversarial = AdversarialConfig(weight=0.5, first_step=0, width=width, num_layers=3, learning_rate=1e-4)
+    clips = ClipsConfig(first_step=0, share=1.0, frames=frames) if frames > 1 else None
+    section = config("train_vae", batch_size=8 if frames == 1 else 2, micro_batch=micro_batch, **{"perceptual.weight": 0.1}).train_vae
+    section = section.model_copy(update={"adversarial": adversarial, "clips": clips})
+    measured = rehearse_vae(section, ALONE, frames=frames, resolution=64).peak_bytes
+    parts = MicroBatches.of_share(section.batch_size, micro_batch)
+    planned = vae_memory(section, Layout(1, 1), samples=parts.samples, count=parts.count, resolution=64, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("frozen", [("encoder",), ("decoder",)])
+def test_a_frozen_half_of_the_st_vae_is_planned_for(frozen: tuple[str, ...]) -> None:
+    section = config("train_vae", shape="laptop", batch_size=2).train_vae.model_copy(update={"frozen": frozen})
+    measured = rehearse_vae(section, ALONE, frames=1, resolution=64).peak_bytes
+    planned = vae_memory(section, Layout(1, 1), samples=2, count=1, resolution=64, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
+BEFORE_THE_THIRD_BLOCK = (
+    "blocks.0",
+    "blocks.1",
+    "prompt_embed",
+    "answer_embed",
+    "prompt_embedder",
+    "answer_embedder",
+    "time_embedding",
+    *(f"blocks.{index}.{side}_modulation" for index in (2, 3) for side in ("prompt", "answer")),
+)
+
+
+@pytest.mark.parametrize("frozen", [("blocks.0", "blocks.1"), ("blocks",), BEFORE_THE_THIRD_BLOCK])
+def test_frozen_blocks_of_the_j_dit_are_planned_for(frozen: tuple[str, ...]) -> None:
+    section = config(shape="laptop", batch_size=4).train_dit.model_copy(update={"frozen": frozen})
+    measured = rehearse_dit(section, ALONE, resolution=64).peak_bytes
+    planned = dit_memory(section, Layout(1, 1), samples=4, count=1, resolution=64, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "selective"])
+def test_low_rank_updates_are_planned_for(checkpointing: str) -> None:
+    whole = config(shape="laptop", batch_size=4, activation_checkpointing=checkpointing)
+    section = whole.train_dit.model_copy(update={"lora": LoraConfig(rank=16, alpha=8.0)})
+    measured = rehearse_dit(section, ALONE, resolution=64).peak_bytes
+    planned = dit_memory(section, Layout(1, 1), samples=4, count=1, resolution=64, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+def test_episodes_of_clips_are_planned_for(checkpointing: str) -> None:
+    whole = config(shape="laptop", batch_size=2, activation_checkpointing=checkpointing)
+    section = whole.train_dit.model_copy(update={"clips": ClipEpisodesConfig(share=0.5, max_pairs=1)})
+    measured = rehearse_dit(section, ALONE, resolution=64, frames=9).peak_bytes
+    planned = dit_memory(section, Layout(1, 1), samples=2, count=1, resolution=64, clip_frames=9, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
+def test_the_larger_of_the_steps_of_pictures_and_of_clips_is_planned_for() -> None:
+    pictures = config(shape="laptop", max_pairs=8).train_dit
+
+    def peak(max_pairs: int | None, clip_frames: int) -> int:
+        clips = ClipEpisodesConfig(share=0.5, max_pairs=max_pairs) if max_pairs else None
+        section = pictures.model_copy(update={"clips": clips})
+        return dit_memory(section, Layout(1, 1), samples=4, count=1, resolution=64, clip_frames=clip_frames, on_gpu=False).peak
+
+    assert peak(1, 5) == peak(None, 5) == peak(None, 1) < peak(8, 5) < peak(8, 9)
+
+
 def test_attention_that_is_not_fused_keeps_its_probabilities() -> None:
     shape, episodes = DIT_PRESETS["laptop"], Episodes.of_pairs(2, num_pairs=2, resolution=256)
     fused, plain = (block_memory(shape, episodes, Arithmetic("float32", on_gpu), is_last=False) for on_gpu in (False, True))
@@ -75,9 +144,10 @@ def test_attention_that_is_not_fused_keeps_its_probabilities() -> None:
 
 def test_a_state_that_is_split_is_divided_by_those_that_share_it() -> None:
     alone, split, hybrid = (of_dit(config(batch_size=16, sharding=sharding), Layout(16, 8)) for sharding in ("none", "full", "hybrid"))
-    shape = config().train_dit.shape
-    assert alone.weights == 4 * dit_parameters(shape)
-    assert alone.moments == 2 * alone.average == 2 * alone.gradients == 8 * dit_trained_parameters(shape)
+    section = config().train_dit
+    weights = dit_weights(section.shape)
+    assert alone.weights == 4 * num_weights(weights)
+    assert alone.moments == 2 * alone.average == 2 * alone.gradients == 8 * num_trained(weights, section.frozen)
     for part in ("weights", "gradients", "moments", "average"):
         assert getattr(split, part) == pytest.approx(getattr(alone, part) / 16, abs=2)
         assert getattr(hybrid, part) == pytest.approx(getattr(alone, part) / 8, abs=2)

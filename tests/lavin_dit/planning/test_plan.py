@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -6,19 +7,25 @@ from typing import Any
 import pytest
 import torch
 
+from components import prepare
 from lavin_dit.config import load_config
+from lavin_dit.data.distinct import DistinctFrames
+from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.tasks import TASKS
 from lavin_dit.errors import InputError
-from lavin_dit.planning.dataset import picture_bytes
+from lavin_dit.planning.dataset import picture_bytes, plan_data
 from lavin_dit.planning.devices import DEVICES, device_named, device_peak_flops, known_device
+from lavin_dit.planning.layers import dit_network, vae_network
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.plan import Plan, plan
-from lavin_dit.planning.step_time import Fleet, Speeds, Work
+from lavin_dit.planning.step_time import DEFAULT_MFU, Fleet, Speeds, Work
 from lavin_dit.planning.traffic import traffic_of
 from lavin_dit.training.feed import micro_ranges
 from lavin_dit.training.processes import Processes
-from lavin_dit.training_config import ExecutionConfig
+from lavin_dit.training_config import ExecutionConfig, LoraConfig
 
 RECIPES = Path(__file__).parents[3] / "recipes"
+TINY = Path(__file__).parents[2] / "tiny.yaml"
 
 
 def paper(num_gpus: int, *sets: str, gpu: str = "h200", mfu: float = 0.4) -> Plan:
@@ -110,14 +117,60 @@ def test_a_cpus_peak_is_measured_once() -> None:
     assert device_peak_flops(torch.device("cpu"), "float32") == peak
 
 
+def test_frozen_weights_have_no_backward_pass_of_their_own() -> None:
+    config = load_config(RECIPES / "paper.yaml")
+    whole = dit_network(config.train_dit, samples=1, resolution=256, frames=1, on_gpu=True)
+    lora = config.train_dit.model_copy(update={"lora": LoraConfig(rank=16, alpha=16.0)})
+    adapted = dit_network(lora, samples=1, resolution=256, frames=1, on_gpu=True)
+    decoder = config.train_vae.model_copy(update={"frozen": ("encoder",)})
+    half = vae_network(decoder, samples=1, resolution=256, frames=1, on_gpu=True)
+    assert whole.backward == 2.0
+    assert 1.0 < adapted.backward < 1.05
+    assert 0.5 < half.backward / 2 < 0.75
+
+
+def test_clips_share_the_steps_of_the_j_dit() -> None:
+    pictures = paper(8, "train_dit.clips=null")
+    shared = paper(8, "train_dit.clips={share: 0.5, max_pairs: 8}")
+    clips = paper(8, "train_dit.clips={share: 1.0, max_pairs: 8}")
+    assert shared.dit.step_flops == pytest.approx((pictures.dit.step_flops + clips.dit.step_flops) / 2)
+    assert pictures.dit.memory.peak < shared.dit.memory.peak == clips.dit.memory.peak
+    assert pictures.data.latent_bytes < shared.data.latent_bytes
+
+
+def test_the_data_are_what_prepare_writes_and_training_encodes(tmp_path: Path) -> None:
+    names = [name for name, task in TASKS.items() if not task.needs_figures]
+    config = load_config(
+        TINY,
+        [
+            f"prepare.tasks=[{', '.join(names)}]",
+            "prepare.held_out_tasks=[depth, optical_flow]",
+            "prepare.num_train_scenes=3",
+            "prepare.num_test_scenes=2",
+            "prepare.clip_frames=5",
+            "prepare.num_train_clips=2",
+            "prepare.num_test_clips=1",
+            "train_dit.clips={share: 0.5, max_pairs: 1}",
+        ],
+    )
+    planned = plan_data(config, Fleet(DEVICES["h200"], Layout(1, 1), DEFAULT_MFU))
+    prepare.run(config.prepare, {"raw": tmp_path / "raw"}, {"shards": tmp_path / "shards"})
+    counts = json.loads((tmp_path / "shards" / "metrics.json").read_text())["pairs"]
+    assert sum(counts.values()) == planned.num_pairs
+    with ShardSet(tmp_path / "shards", "train") as shards:
+        distinct = [DistinctFrames(index) for index in shards.indices.values()]
+        # Flat pictures, such as the normals of an empty sky, may be equal by chance.
+        assert sum(len(frames) * frames.num_frames for frames in distinct) == pytest.approx(planned.num_pictures, rel=0.05)
+
+
 def test_planning_never_imports_torch() -> None:
     code = "import sys, lavin_dit.planning.plan; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_calibrated_speed_gives_back_the_step_that_it_was_measured_with() -> None:
-    work = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, recomputed=0.0)
+    work = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, backward=2.0)
     speeds = Speeds.calibrated(work, 2.0, products=3e12, updates=1e9)
     assert speeds.step_s(work) == pytest.approx(2.0)
-    again = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, recomputed=1.0)
+    again = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, backward=3.0)
     assert speeds.step_s(again) == pytest.approx(2.0 + (2.0 - work.update_bytes / 1e9) / 3)
