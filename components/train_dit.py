@@ -8,11 +8,13 @@ import torch
 
 from components.folders import write_json
 from components.shared_folder import identity_under_way, shared_folder
-from lavin_dit.data.episodes import EpisodeSampler
+from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
 from lavin_dit.data.latents import encode_shards
+from lavin_dit.data.remote_shards import OpenShards, open_shards
 from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.task import Medium
 from lavin_dit.dit.j_dit import JDit
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
+from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
 from lavin_dit.training.dit_objective import DitObjective
 from lavin_dit.training.finetuning import adapt, begin, merge
 from lavin_dit.training.fit import fit, forget
@@ -28,8 +30,12 @@ LAST_ROWS = 10
 
 def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> None:
     """Trains, or continues a killed run; leaves the averaged weights."""
-    with join_processes() as processes, shared_folder(outputs["dit"], config, inputs, processes) as folder:
-        objective = _objective(config, inputs, processes, folder)
+    with (
+        join_processes() as processes,
+        shared_folder(outputs["dit"], config, inputs, processes) as folder,
+        open_shards(inputs["shards"], "train", config.loading, setting="train_dit.loading") as opened,
+    ):
+        objective = _objective(config, opened, inputs["vae"], processes, folder)
         fitted = fit("dit", objective, config, processes, folder, identity=identity_under_way(outputs["dit"]))
         if processes.is_first:
             weights = merge(objective.network, fitted.weights) if config.lora else fitted.weights
@@ -41,21 +47,26 @@ def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str
             shutil.rmtree(folder / "latents")
 
 
-def _objective(config: TrainDitConfig, inputs: Mapping[str, Path], processes: Processes, folder: Path) -> DitObjective:
-    shards = ShardSet(inputs["shards"], "train")
-    pairs = {task: shards.pairs_of(task) for task in shards.tasks}
+def _objective(config: TrainDitConfig, opened: OpenShards, vae: Path, processes: Processes, folder: Path) -> DitObjective:
+    sampler = _sampler(config, opened.shards)
+    (folder / "latents").mkdir(exist_ok=True)
+    latents = encode_shards(opened.shards, load_vae(vae), processes, folder / "latents", cache=opened.cache)
+    return DitObjective(_network(config), latents, sampler, config, processes.device)
+
+
+def _sampler(config: TrainDitConfig, shards: ShardSet) -> EpisodeSampler:
     side = shards.resolution // SPATIAL_FACTOR
-    sampler = EpisodeSampler(
-        pairs=pairs,
-        task_weights=config.task_weights,
-        max_pairs=config.max_pairs,
+    shapes: dict[Medium, EpisodeShape] = {"image": EpisodeShape(config.max_pairs, (LATENT_CHANNELS, 1, side, side))}
+    if config.clips:
+        num_frames = 1 + (shards.clip_frames - 1) // TEMPORAL_FACTOR
+        shapes["clip"] = EpisodeShape(config.clips.max_pairs, (LATENT_CHANNELS, num_frames, side, side))
+    return EpisodeSampler(
+        {group: shards.pairs_of(*group) for group in sorted(shards.groups)},
+        shapes,
+        EpisodeWeights(config.task_weights, config.source_weights, config.clips.share if config.clips else 0.0),
         prompt_drop_probability=config.prompt_drop_probability,
-        noise_shape=(LATENT_CHANNELS, 1, side, side),
         seed=config.seed,
     )
-    (folder / "latents").mkdir(exist_ok=True)
-    latents = encode_shards(shards, load_vae(inputs["vae"]), processes, folder / "latents")
-    return DitObjective(_network(config), latents, sampler, config, processes.device)
 
 
 def _network(config: TrainDitConfig) -> JDit:

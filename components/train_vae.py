@@ -12,7 +12,8 @@ from torch import Tensor
 
 from components.folders import write_json
 from components.shared_folder import identity_under_way, shared_folder
-from lavin_dit.data.latents import unique_members
+from lavin_dit.data.distinct import unique_members
+from lavin_dit.data.remote_shards import open_shards
 from lavin_dit.data.shards import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.reconstruction import clip_metrics, psnr, ssim
@@ -42,17 +43,20 @@ def run(config: TrainVaeConfig, inputs: Mapping[str, Path], outputs: Mapping[str
     Raises: InputError where there are no held-out pictures, or clips, to measure it on.
     """
     _check_held_out(inputs["shards"], config)
-    with join_processes() as processes, shared_folder(outputs["vae"], config, inputs, processes) as folder:
-        shards = ShardSet(inputs["shards"], "train")
+    with (
+        join_processes() as processes,
+        shared_folder(outputs["vae"], config, inputs, processes) as folder,
+        open_shards(inputs["shards"], "train", config.loading, setting="train_vae.loading") as opened,
+    ):
         network = STVae(config.shape)
         network.initialise(torch.Generator().manual_seed(config.seed))
         begin(network, config, step="train_vae")
-        objective = VaeObjective(network, shards, config, processes.device)
+        objective = VaeObjective(network, opened.shards, config, processes.device, cache=opened.cache)
         fitted = fit("vae", objective, config, processes, folder, identity=identity_under_way(outputs["vae"]))
         if processes.is_first:
             trained = STVae(config.shape)
             trained.load_state_dict(fitted.weights, strict=True)
-            _finish(trained.to(processes.device), fitted, config, shards, inputs["shards"], folder)
+            _finish(trained.to(processes.device), fitted, config, inputs["shards"], folder)
 
 
 def _check_held_out(shards: Path, config: TrainVaeConfig) -> None:
@@ -63,14 +67,15 @@ def _check_held_out(shards: Path, config: TrainVaeConfig) -> None:
         check_clips(held_out, config.clips)
 
 
-def _finish(network: STVae, fitted: Fitted, config: TrainVaeConfig, shards: ShardSet, source: Path, folder: Path) -> None:
+def _finish(network: STVae, fitted: Fitted, config: TrainVaeConfig, source: Path, folder: Path) -> None:
+    """Few pictures are measured, from all over the set: they are read in place, wherever the shards were trained on from."""
     network.eval().requires_grad_(False)
+    shards, held_out = ShardSet(source, "train"), ShardSet(source, "test")
     statistics = measure_statistics(network, _pictures(shards, MEASURED_PICTURES))
     save_vae(folder, TrainedVae(network, statistics, shards.resolution))
     shown = folder / "reconstructions"
     shutil.rmtree(shown, ignore_errors=True)
     shown.mkdir()
-    held_out = ShardSet(source, "test")
     metrics = {"loss": fitted.history.mean_of_last("loss", LAST_ROWS), **_measure_pictures(network, held_out, config, shown)}
     if config.clips:
         metrics["clips"] = _measure_clips(network, held_out, config.clips, config.num_reconstructions, shown)

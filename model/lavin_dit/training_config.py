@@ -34,6 +34,17 @@ class OptimizerConfig(Section):
     ema_decay: Fraction
 
 
+class LoadingConfig(Section):
+    """Where the training shards are read from in place of the folder of the step before."""
+
+    location: Annotated[str, Field(pattern=r"^s3://[^/]+")]
+    """The same set in S3 storage, such as s3://bucket/prefix."""
+    cache_gib: PositiveReal
+    """Room for shards on each machine: for three windows of pictures, and where there are clips for three of theirs."""
+    window_shards: Positive
+    """Shards that are read at a time, and within which samples are shuffled."""
+
+
 class ExecutionConfig(Section):
     """How the processes compute: nothing here changes what is learnt beyond rounding."""
 
@@ -95,6 +106,8 @@ class TrainingSection(Section):
     frozen: tuple[str, ...]
     """Weights that stay as they are: names, or beginnings of names that end at a dot, such as `encoder`."""
     optimizer: OptimizerConfig
+    loading: LoadingConfig | None
+    """Null: that folder is read in place, in an order over all of it."""
     execution: ExecutionConfig
     checkpoints: CheckpointConfig
     guard: GuardConfig

@@ -104,7 +104,7 @@ def test_training_that_diverges_is_one_line(inputs: dict[str, Path], tmp_path: P
 def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"vae/model\.json: cannot be read"):
         train({**inputs, "vae": tmp_path / "vae"}, tmp_path / "dit")
-    with pytest.raises(InputError, match=r"task invert has 8 training pairs: .*train_dit\.max_pairs"):
+    with pytest.raises(InputError, match=r"task invert has 8 training pairs from scenes: .*train_dit\.max_pairs"):
         train(inputs, tmp_path / "dit", "train_dit.max_pairs=8")
     with pytest.raises(InputError, match=r"train_dit\.task_weights names sleep: the data has invert, mirror"):
         train(inputs, tmp_path / "dit", "train_dit.task_weights={sleep: 1.0}")

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 
 from components.train_vae import run
 from lavin_dit.config import load_config
-from lavin_dit.data.shards import ShardWriter, write_manifest
+from lavin_dit.data.shard_writer import ShardWriter
+from lavin_dit.data.shards import write_manifest
 from lavin_dit.errors import InputError
 from lavin_dit.training.history import read_history
 from lavin_dit.training_config import TrainVaeConfig
@@ -189,7 +190,7 @@ def test_shards_without_held_out_pictures_are_refused_before_training(tiny_shard
     for split in ("train", "test"):
         with ShardWriter(shards, split, 1000):
             pass
-    write_manifest(shards, resolution=16, clip_frames=1, counts={})
+    write_manifest(shards, resolution=16, clip_frames=1)
     with pytest.raises(InputError, match=r"shards: holds no held-out pairs; set prepare\.num_test_scenes"):
         train(shards, tmp_path / "vae")
     with pytest.raises(InputError, match=r"manifest\.json: cannot be read"):

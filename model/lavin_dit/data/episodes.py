@@ -1,22 +1,36 @@
-"""In-context episodes: a task, a few example pairs of it, a query and its answer, drawn from (seed, step, sample) alone."""
+"""In-context episodes: a task, a few example pairs of it, a query and its answer, drawn from (seed, step, sample) alone.
 
-from collections.abc import Mapping, Sequence
+All pairs of an episode come from one source of its task, since sources differ in what they draw (the colours of labels, for one). All
+episodes of a step show pictures, or all show clips, and equally many pairs.
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lavin_dit.data.mixing import EpisodeWeights as EpisodeWeights
+from lavin_dit.data.mixing import Group, Mix, Mixer
 from lavin_dit.data.shards import Pair
+from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 
-PAIRS_STREAM, SAMPLE_STREAM, DROP_STREAM = 0, 1, 2
+logger = logging.getLogger(__name__)
+
+PAIRS_STREAM, SAMPLE_STREAM, DROP_STREAM, MEDIUM_STREAM = 0, 1, 2, 3
+
+Reach = Callable[[int, Group], Sequence[int] | NDArray[np.int64]]
+"""Says which of a group's pairs are at hand at a step: positions in its list."""
 
 
 @dataclass(frozen=True)
 class Episode:
-    """One training sample: positions in the task's list of pairs, and the draws of its time and noise."""
+    """One training sample: positions in its group's list of pairs, and the draws of its time and noise."""
 
-    task: str
+    group: Group
     context: tuple[int, ...]
     query: int
     time_normal: float
@@ -24,51 +38,123 @@ class Episode:
 
 
 @dataclass(frozen=True)
-class EpisodeSampler:
-    """Draws episodes over pairs grouped by task; all of a step's episodes show the same number of pairs."""
+class EpisodeShape:
+    """What the episodes of one medium look like. Shapes: noise `(z, f, y, x)`, as an answer's latents."""
 
-    pairs: Mapping[str, Sequence[Pair]]
-    task_weights: Mapping[str, float]
     max_pairs: int
-    prompt_drop_probability: float
     noise_shape: tuple[int, ...]
-    seed: int
 
-    def __post_init__(self) -> None:
-        unknown = sorted(set(self.task_weights) - set(self.pairs))
-        if unknown:
-            raise InputError(f"train_dit.task_weights names {', '.join(unknown)}: the data has {', '.join(self.pairs)}")
-        if not sum(self._weights()):
-            raise InputError("train_dit.task_weights: every task of the data has weight 0; at least one needs more")
-        for task, pairs in self.pairs.items():
-            if len(pairs) <= self.max_pairs:
-                raise InputError(
-                    f"task {task} has {len(pairs)} training pairs: an episode needs a query and up to {self.max_pairs} "
-                    "others (train_dit.max_pairs)"
-                )
+
+class EpisodeSampler:
+    """Draws episodes over pairs grouped by task and source."""
+
+    def __init__(
+        self,
+        groups: Mapping[Group, Sequence[Pair]],
+        shapes: Mapping[Medium, EpisodeShape],
+        weights: EpisodeWeights,
+        *,
+        prompt_drop_probability: float,
+        seed: int,
+        reach: Reach | None = None,
+    ) -> None:
+        """Groups without pairs are left out, so are those of a medium without a shape, and with a warning those with too few pairs.
+
+        Raises: InputError where the weights name what the data has not, or leave nothing to draw, or all groups of a task are too small.
+        """
+        self.groups = {group: pairs for group, pairs in groups.items() if len(pairs) and medium_of(pairs) in shapes}
+        self.tasks = tuple(dict.fromkeys(task for task, _ in self.groups))
+        """Those that can be drawn, in the order of the groups."""
+        self._shapes, self._clip_share = shapes, weights.clip_share
+        self._drop, self._seed = prompt_drop_probability, seed
+        self._mediums = {group: medium_of(pairs) for group, pairs in self.groups.items()}
+        _refuse_left_out(groups, self.tasks, weights)
+        self._mixer = Mixer(self.groups, weights)
+        self._reach = reach or self._everything
+        self._check_counts()
+        self._check_shares()
+        self._mix = lru_cache(maxsize=4)(self._mix_at)
+
+    def medium(self, step: int) -> Medium:
+        """What a step's episodes show; where nothing of that is at hand, the other."""
+        share = self._clip_share
+        is_clip = share > 0 and np.random.default_rng([self._seed, MEDIUM_STREAM, step]).random() < share
+        choices: tuple[Medium, Medium] = ("clip", "image") if is_clip else ("image", "clip")
+        for medium in choices:
+            if self._mix(step, medium).tasks:
+                return medium
+        raise InputError(f"the shards that are read at step {step} hold too few pairs of every task: read more shards at once")
 
     def num_pairs(self, step: int) -> int:
-        """Context pairs of a step's episodes, from 1 to `max_pairs`."""
-        return int(np.random.default_rng([self.seed, PAIRS_STREAM, step]).integers(1, self.max_pairs + 1))
+        """Context pairs of a step's episodes, from 1 to the most of its medium."""
+        max_pairs = self._shapes[self.medium(step)].max_pairs
+        return int(np.random.default_rng([self._seed, PAIRS_STREAM, step]).integers(1, max_pairs + 1))
 
     def drops(self, step: int, batch_size: int) -> NDArray[np.bool_]:
         """Which episodes of a step's global batch lose their prompt. Shapes: returns `(batch_size,)`."""
-        random = np.random.default_rng([self.seed, DROP_STREAM, step])
-        return random.random(batch_size) < self.prompt_drop_probability
+        random = np.random.default_rng([self._seed, DROP_STREAM, step])
+        return random.random(batch_size) < self._drop
 
     def draw(self, step: int, sample: int) -> Episode:
         """One sample of a step's global batch."""
-        random = np.random.default_rng([self.seed, SAMPLE_STREAM, step, sample])
-        weights = np.array(self._weights())
-        task = str(random.choice(list(self.pairs), p=weights / weights.sum()))
-        query, *context = random.choice(len(self.pairs[task]), size=self.num_pairs(step) + 1, replace=False)
+        random = np.random.default_rng([self._seed, SAMPLE_STREAM, step, sample])
+        medium = self.medium(step)
+        group = self._mix(step, medium).draw(random)
+        places = self._reach(step, group)
+        query, *context = (int(places[index]) for index in random.choice(len(places), size=self.num_pairs(step) + 1, replace=False))
         return Episode(
-            task=task,
-            context=tuple(int(position) for position in context),
-            query=int(query),
+            group=group,
+            context=tuple(context),
+            query=query,
             time_normal=float(random.standard_normal()),
-            noise=random.standard_normal(self.noise_shape, dtype=np.float32),
+            noise=random.standard_normal(self._shapes[medium].noise_shape, dtype=np.float32),
         )
 
-    def _weights(self) -> list[float]:
-        return [self.task_weights.get(task, 1.0) for task in self.pairs]
+    def _everything(self, _step: int, group: Group) -> range:
+        return range(len(self.groups[group]))
+
+    def _mix_at(self, step: int, medium: Medium) -> Mix:
+        """The chances at a step; a group with too few pairs at hand has none."""
+        counts = {group: len(self._reach(step, group)) for group, other in self._mediums.items() if other == medium}
+        return self._mixer.mix({group: count for group, count in counts.items() if count > self._shapes[medium].max_pairs})
+
+    def _check_counts(self) -> None:
+        counts = {group: len(pairs) for group, pairs in self.groups.items()}
+        large = {group: count for group, count in counts.items() if count > self._shapes[self._mediums[group]].max_pairs}
+        wanted, left = self._mixer.mix(counts), self._mixer.mix(large)
+        for task, groups in zip(wanted.tasks, wanted.groups, strict=True):
+            if task not in left.tasks:
+                raise InputError(self._too_few(task, groups))
+            small = [group for group in groups if group not in large]
+            if small:
+                logger.warning("%s; they are left out", self._too_few(task, small))
+
+    def _too_few(self, task: str, groups: Sequence[Group]) -> str:
+        medium = self._mediums[groups[0]]
+        numbers = " and ".join(f"{len(self.groups[group])} training pairs from {group[1]}" for group in groups)
+        key = "clips.max_pairs" if medium == "clip" else "max_pairs"
+        return f"task {task} has {numbers}: an episode needs a query and up to {self._shapes[medium].max_pairs} others (train_dit.{key})"
+
+    def _check_shares(self) -> None:
+        shares: Mapping[Medium, float] = {"image": 1 - self._clip_share, "clip": self._clip_share}
+        for medium, share in shares.items():
+            counts = {group: len(pairs) for group, pairs in self.groups.items() if self._mediums[group] == medium}
+            if share > 0 and not counts:
+                raise InputError(f"train_dit.clips: {share:.0%} of the steps show {medium}s, but no task of the data has any")
+            if share > 0 and not self._mixer.mix(counts).tasks:
+                raise InputError(f"train_dit.task_weights: every task on {medium}s has weight 0, or its sources have; one needs more")
+
+
+def medium_of(pairs: Sequence[Pair]) -> Medium:
+    """Whether pairs are of pictures or of clips; all of a group's are alike."""
+    return "clip" if len(pairs[0].input) > 1 else "image"
+
+
+def _refuse_left_out(groups: Mapping[Group, Sequence[Pair]], tasks: Sequence[str], weights: EpisodeWeights) -> None:
+    """What the data has, but no step shows."""
+    left_out = {task for (task, _), pairs in groups.items() if len(pairs)}.difference(tasks)
+    named = sorted(left_out.intersection(weights.tasks))
+    if named:
+        raise InputError(
+            f"train_dit.task_weights names {', '.join(named)}, a task on clips: train_dit.clips is null, so that none are shown"
+        )

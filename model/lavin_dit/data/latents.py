@@ -1,73 +1,182 @@
-"""Latents of every image of a shard set, encoded once and kept on disk."""
+"""Latents of every picture and clip that a set's pairs are made of, encoded once and kept on disk.
 
-import logging
-from collections.abc import Sequence
+A folder holds `latents-00000.safetensors` …, each with the mean and the log variance of the posteriors of some pictures, or some clips:
+normalised, in half precision, `(n, z, f, y, x)`. `latents.json` has the statistics that they are normalised with, and what is left of mean
+and deviation in each channel; `index.safetensors`, written last, has which content lies where.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lavin_dit.data.shards import Member, ShardSet
-from lavin_dit.inference import encode_images, to_model
+from lavin_dit.data.distinct import KEY, DistinctFrames, Frames, content_key
+from lavin_dit.data.shard_cache import ShardCache
+from lavin_dit.data.shards import ShardSet
+from lavin_dit.inference import to_model
 from lavin_dit.progress import Progress
 from lavin_dit.training.processes import Processes
+from lavin_dit.vae.st_vae import Moments
 from lavin_dit.weights import TrainedVae, save_tensors
 
-logger = logging.getLogger(__name__)
+BATCH_FRAMES = 64
+"""Frames that are encoded at once: as many pictures, or fewer clips."""
+BATCHES_OF_PART = 8
+INDEX_FILE, STATISTICS_FILE = "index.safetensors", "latents.json"
 
-ENCODE_BATCH = 64
-PART_PICTURES = 512
-"""Pictures of one file of latents; a multiple of the batch."""
 
+@dataclass(frozen=True)
+class Part:
+    """One file of latents: some pictures, or clips, that follow each other in the order of the shards."""
 
-def unique_members(shards: ShardSet) -> list[Member]:
-    """Every distinct picture once, by content, in a fixed order: tasks share their scenes' pictures."""
-    members = {member.sha256: member for pair in shards.pairs for member in pair.input + pair.target}
-    return [members[digest] for digest in sorted(members)]
+    contents: DistinctFrames
+    rows: range
+    path: Path
+
+    @property
+    def batch_size(self) -> int:
+        return _batch_size(self.contents)
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Those that it is read from."""
+        return tuple(dict.fromkeys(self.contents[row][0].shard for row in self.rows))
 
 
 class LatentStore:
-    """Normalised latents by the content hash of their picture. Shapes: each `(z, y, x)`."""
+    """Normalised latents by the content of their picture or clip; they are mapped into memory, not read into it."""
 
-    def __init__(self, rows: dict[str, int], latents: Tensor) -> None:
-        self._rows = rows
-        self._latents = latents
+    def __init__(self, folder: Path) -> None:
+        """Opens what `encode_shards` has finished."""
+        index = load_file(folder / INDEX_FILE)
+        self._keys = index["keys"].numpy().view(KEY)[:, 0]
+        self._places = index["places"].numpy()
+        self._part = lru_cache(maxsize=None)(lambda number: load_file(_part_path(folder, number)))
 
-    def __getitem__(self, frames: tuple[Member, ...]) -> Tensor:
-        (member,) = frames
-        return self._latents[self._rows[member.sha256]].float()
+    def __getitem__(self, frames: Frames) -> Tensor:
+        """The mean. Shapes: `(z, f, y, x)` float32, f = 1 for a picture."""
+        part, row = self._place(frames)
+        return part["mean"][row].float()
+
+    def moments(self, frames: Frames) -> Moments:
+        """The posterior. Shapes: both `(z, f, y, x)` float32."""
+        part, row = self._place(frames)
+        return Moments(part["mean"][row].float(), part["logvar"][row].float())
+
+    def _place(self, frames: Frames) -> tuple[Mapping[str, Tensor], int]:
+        """The part that holds a picture or clip, and its row there."""
+        key = np.array(content_key(frames), KEY)
+        position = int(np.searchsorted(self._keys, key))
+        if position == len(self._keys) or self._keys[position] != key:
+            raise KeyError(content_key(frames).hex())
+        number, row = self._places[position].tolist()
+        return self._part(number), row
 
 
-def encode_shards(shards: ShardSet, vae: TrainedVae, processes: Processes, folder: Path) -> LatentStore:
-    """Encodes each picture once, in parts that the processes share out; parts that a killed run has finished are kept.
+def encode_shards(shards: ShardSet, vae: TrainedVae, processes: Processes, folder: Path, *, cache: ShardCache | None = None) -> LatentStore:
+    """Encodes each picture and clip once, in parts that the processes share out; parts that a killed run has finished are kept.
 
-    The latents are normalised and stored in half precision. Parts and batches are the same for any number of processes, and so are the
-    latents, to the bit.
+    Batches are always full, so that latents are the same to the bit for any number of processes, whatever else is in the set. `cache` is
+    what the shards are read through where they are not local.
     """
-    members = unique_members(shards)
-    parts = [members[first : first + PART_PICTURES] for first in range(0, len(members), PART_PICTURES)]
-    paths = [folder / f"latents-{number:05d}.safetensors" for number in range(len(parts))]
-    own = [number for number in range(processes.rank, len(parts), processes.world_size) if not paths[number].exists()]
+    parts = [] if (folder / INDEX_FILE).exists() else _cut_parts(shards, folder)
+    own = [part for part in parts[processes.rank :: processes.world_size] if not part.path.exists()]
     vae.module.to(processes.device)
-    with Progress("encode latents", sum(len(parts[number]) for number in own), silent=not processes.is_first) as progress:
-        for number in own:
-            _encode_part(shards, vae, parts[number], paths[number], processes.device, progress)
+    with Progress("encode latents", sum(len(part.rows) for part in own), silent=not processes.is_first) as progress:
+        for part, following in zip_longest(own, own[1:]):
+            shards.close()
+            if cache:
+                cache.hold(part.shards, following.shards if following else ())
+            _encode_part(shards, vae, part, processes.device, progress)
     processes.wait()
-    latents = torch.cat([load_file(path)["latents"] for path in paths])
-    return LatentStore({member.sha256: row for row, member in enumerate(members)}, latents)
+    if processes.is_first and parts:
+        _write_statistics(parts, vae, folder)
+        _write_index(parts, folder)
+    processes.wait()
+    return LatentStore(folder)
+
+
+def _cut_parts(shards: ShardSet, folder: Path) -> list[Part]:
+    spans = [
+        (contents, range(first, min(first + size, len(contents))))
+        for contents in map(DistinctFrames, shards.indices.values())
+        for size in (BATCHES_OF_PART * _batch_size(contents),)
+        for first in range(0, len(contents), size)
+    ]
+    return [Part(contents, rows, _part_path(folder, number)) for number, (contents, rows) in enumerate(spans)]
 
 
 @torch.no_grad()
-def _encode_part(
-    shards: ShardSet, vae: TrainedVae, members: Sequence[Member], path: Path, device: torch.device, progress: Progress
-) -> None:
-    done: list[Tensor] = []
-    for first in range(0, len(members), ENCODE_BATCH):
-        batch = members[first : first + ENCODE_BATCH]
-        images = torch.stack([to_model(shards.image(member)) for member in batch]).to(device)
-        done.append(encode_images(vae, images).half().cpu())
-        progress.advance(len(batch))
-    partial = path.with_suffix(".partial")
-    save_tensors({"latents": torch.cat(done)}, partial)
-    partial.rename(path)
+def _encode_part(shards: ShardSet, vae: TrainedVae, part: Part, device: torch.device, progress: Progress) -> None:
+    done: list[Moments] = []
+    for first in range(0, len(part.rows), part.batch_size):
+        rows = part.rows[first : first + part.batch_size]
+        clips = [to_model(shards.frames(part.contents[row])) for row in rows]
+        done.append(_encode_batch(vae, torch.stack(clips).to(device), part.batch_size))
+        progress.advance(len(rows))
+    mean, logvar = torch.cat([moments.mean for moments in done]), torch.cat([moments.logvar for moments in done])
+    beside = part.path.with_suffix(".partial")
+    save_tensors({"mean": mean, "logvar": logvar}, beside, metadata={"sums": json.dumps(_sums(mean))})
+    beside.rename(part.path)
+
+
+def _encode_batch(vae: TrainedVae, clips: Tensor, batch_size: int) -> Moments:
+    """The normalised posterior, in half precision. Convolutions round otherwise in batches of another size: each is filled up."""
+    filled = torch.cat([clips, clips[-1:].expand(batch_size - len(clips), *clips.shape[1:])])
+    moments = vae.module.encode(filled)
+    mean, logvar = vae.statistics.normalise(moments.mean), moments.logvar + 2 * math.log(vae.statistics.scale)
+    return Moments(mean[: len(clips)].half().cpu(), logvar[: len(clips)].half().cpu())
+
+
+def _sums(mean: Tensor) -> list[list[float]]:
+    """Number, sum and sum of squares by channel."""
+    values = mean.double().transpose(0, 1).flatten(1)
+    count = torch.full((len(values),), values.shape[1], dtype=torch.float64)
+    return torch.stack([count, values.sum(dim=1), values.square().sum(dim=1)]).tolist()
+
+
+def _write_statistics(parts: list[Part], vae: TrainedVae, folder: Path) -> None:
+    count, total, squares = np.sum([_read_sums(part.path) for part in parts], axis=0)
+    mean = total / count
+    statistics = {
+        **asdict(vae.statistics),
+        "channel_mean": mean.tolist(),
+        "channel_deviation": np.sqrt(squares / count - mean**2).tolist(),
+        "num_pictures": sum(len(part.rows) for part in parts if part.contents.num_frames == 1),
+        "num_clips": sum(len(part.rows) for part in parts if part.contents.num_frames > 1),
+    }
+    (folder / STATISTICS_FILE).write_text(json.dumps(statistics, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_sums(path: Path) -> NDArray[np.float64]:
+    with safe_open(path, "pt") as opened:
+        return np.array(json.loads(opened.metadata()["sums"]))
+
+
+def _write_index(parts: list[Part], folder: Path) -> None:
+    keys = np.concatenate([part.contents.keys[part.rows.start : part.rows.stop] for part in parts])
+    sizes = [len(part.rows) for part in parts]
+    places = np.stack([np.repeat(np.arange(len(parts)), sizes), np.concatenate([np.arange(size) for size in sizes])], axis=1)
+    order = np.argsort(keys)
+    columns = {"keys": keys[order].view(np.uint8).reshape(len(keys), -1), "places": places[order].astype(np.int32)}
+    beside = folder / f"{INDEX_FILE}.partial"
+    save_tensors({name: torch.from_numpy(column) for name, column in columns.items()}, beside)
+    beside.rename(folder / INDEX_FILE)
+
+
+def _batch_size(contents: DistinctFrames) -> int:
+    return max(1, BATCH_FRAMES // contents.num_frames)
+
+
+def _part_path(folder: Path, number: int) -> Path:
+    return folder / f"latents-{number:05d}.safetensors"

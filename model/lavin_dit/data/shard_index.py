@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavin_dit.data.column_files import Columns, open_columns
-from lavin_dit.data.tars import Member
+from lavin_dit.data.tars import BLOCK, Member
 from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 
@@ -174,7 +174,8 @@ class ShardIndex:
     def rows_in_shard(self, group: Group, shard: int) -> range:
         """The rows of a group whose pictures lie in a shard: groups follow the order of the shards."""
         samples = self.columns["pair_samples"][group.rows.start : group.rows.stop]
-        first, last = np.searchsorted(samples, self._first_samples[shard : shard + 2])
+        # Numbers of another type would have the whole column converted.
+        first, last = np.searchsorted(samples, self._first_samples[shard : shard + 2].astype(samples.dtype))
         return range(group.rows.start + int(first), group.rows.start + int(last))
 
     @cached_property
@@ -217,6 +218,7 @@ def _check(columns: Columns, groups: Sequence[Group], num_shards: int) -> None:
     _check_ends("name_ends", columns["name_ends"], len(columns["names"]))
     _check_ends("member_ends", columns["member_ends"], num_members)
     _check_rising("sample_shards", columns["sample_shards"], num_shards)
+    _check_apart(columns)
     for group in groups:
         if group.rows.stop < group.rows.start:
             raise ValueError(f"group {group.task} of {group.source} has less than no pairs")
@@ -235,6 +237,14 @@ def _check_ends(name: str, ends: NDArray[np.int64], total: int) -> None:
 def _check_rising(name: str, numbers: NDArray[np.uint32], limit: int) -> None:
     if len(numbers) and (numbers[-1] >= limit or (numbers[1:] < numbers[:-1]).any()):
         raise ValueError(f"column {name} does not rise, or leaves 0 to {limit - 1}")
+
+
+def _check_apart(columns: Columns) -> None:
+    """Whether the members of a shard follow each other, with room for a header before each."""
+    offsets, sizes = columns["offsets"], columns["sizes"]
+    shards = np.repeat(columns["sample_shards"], np.diff(columns["member_ends"], prepend=0))
+    if (offsets < BLOCK).any() or ((offsets[1:] < offsets[:-1] + sizes[:-1] + BLOCK) & (shards[1:] == shards[:-1])).any():
+        raise ValueError("members of a shard overlap")
 
 
 def _check_owner(columns: Columns, kind: str) -> None:

@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from lavin_dit.data.shard_index import INDEX_OF_MEDIUM, Group, Rows, ShardIndex
 from lavin_dit.data.shard_index import Clip as Clip
 from lavin_dit.data.shard_index import Pair as Pair
-from lavin_dit.data.shard_writer import ShardWriter as ShardWriter
 from lavin_dit.data.tars import Locate, TarReader
 from lavin_dit.data.tars import Member as Member
 from lavin_dit.data.task import Medium
@@ -111,9 +110,9 @@ def verify_shards(folder: Path) -> None:
 
 
 class ShardSet:
-    """The pairs and clips of one split, read in place; every picture's hash is checked before it is decoded.
+    """The pairs and clips of one split, read in place; every picture's hash is checked before it is first decoded.
 
-    Shards lie beside their index, or wherever `locate` says.
+    Shards lie beside their index, or wherever `locate` says, which answers for their hash.
     Raises: InputError naming the file where the manifest, an index or a shard is absent, damaged, or does not match.
     """
 
@@ -127,7 +126,7 @@ class ShardSet:
         self.shard_sha256 = _shards_of(split, manifest.files)
         """By the names of the shards."""
         self._check_shards_are_listed()
-        self._reader = TarReader(locate or (lambda shard: self.folder / shard))
+        self._reader = TarReader(locate or (lambda shard: self.folder / shard), are_checked=locate is not None)
 
     @property
     def groups(self) -> tuple[tuple[str, str], ...]:
@@ -157,7 +156,15 @@ class ShardSet:
 
     def image(self, member: Member) -> NDArray[np.uint8]:
         """One picture, or one frame of a clip. Shapes: (h, w, 3) uint8."""
-        return self._reader.picture(member, resolution=self.resolution)
+        return self.decode(member, self.content(member))
+
+    def content(self, member: Member) -> bytes:
+        """The bytes of one picture's file."""
+        return self._reader.content(member)
+
+    def decode(self, member: Member, content: bytes) -> NDArray[np.uint8]:
+        """The picture that a member's content is; threads may do it side by side. Shapes: (h, w, 3) uint8."""
+        return self._reader.decode(member, content, resolution=self.resolution)
 
     def frames(self, members: Sequence[Member]) -> NDArray[np.uint8]:
         """A picture as a clip of one frame, or a clip. Shapes: (t, h, w, 3) uint8."""

@@ -1,18 +1,19 @@
 """The J-DiT's objective: flow matching on in-context episodes of latents."""
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lavin_dit.data.episodes import Episode, EpisodeSampler
-from lavin_dit.data.latents import LatentStore
+from lavin_dit.data.shards import Member
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.flow import flow_loss, logit_normal_time, path_sample
 from lavin_dit.inference import assemble_prompt, drop_prompt
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops
-from lavin_dit.presets import DROPPED_FRAMES, PATCH_SIZE
+from lavin_dit.presets import PATCH_SIZE
 from lavin_dit.training.objective import Cost, Losses, Objective, Tally
 from lavin_dit.training_config import TrainDitConfig
 
@@ -23,9 +24,9 @@ TIME_BUCKETS = tuple(f"{index / NUM_TIME_BUCKETS:.1f}" for index in range(NUM_TI
 
 @dataclass(frozen=True)
 class Episodes:
-    """A micro-batch of episodes.
+    """A micro-batch of episodes of pictures, where f = 1, or of clips.
 
-    Shapes: answer and noise `(b, z, 1, y, x)`, prompt `(b, z, 2n + 1, y, x)`, time, is_dropped and task (an index) `(b,)`.
+    Shapes: answer and noise `(b, z, f, y, x)`, prompt `(b, z, (2n + 1) f, y, x)`, time, is_dropped and task (an index) `(b,)`.
     """
 
     answer: Tensor
@@ -38,16 +39,22 @@ class Episodes:
     """Whether any episode of the whole step keeps its prompt, and whether any drops it."""
 
 
+class Latents(Protocol):
+    """Normalised latents of pictures and clips, by their frames. Shapes: each `(z, f, y, x)`."""
+
+    def __getitem__(self, frames: tuple[Member, ...], /) -> Tensor: ...
+
+
 class DitObjective(Objective[Episodes]):
     """Flow matching over in-context episodes, with some prompts dropped for classifier-free guidance."""
 
     network: JDit
 
-    def __init__(self, network: JDit, latents: LatentStore, sampler: EpisodeSampler, config: TrainDitConfig, device: torch.device) -> None:
+    def __init__(self, network: JDit, latents: Latents, sampler: EpisodeSampler, config: TrainDitConfig, device: torch.device) -> None:
         super().__init__()
         self.network = network
         self._latents, self._sampler, self._config, self._device = latents, sampler, config, device
-        self._tasks = tuple(sampler.pairs)
+        self._tasks = sampler.tasks
 
     def batch(self, step: int, samples: range) -> Episodes:
         drops = self._sampler.drops(step, self._config.batch_size)
@@ -57,12 +64,12 @@ class DitObjective(Objective[Episodes]):
         normal = torch.tensor([episode.time_normal for episode in episodes], device=self._device)
         noise = torch.from_numpy(np.stack([episode.noise for episode in episodes])).to(self._device)
         return Episodes(
-            answer=answer[:, :, None],
+            answer=answer,
             noise=noise,
             prompt=assemble_prompt(inputs, targets, query),
             time=logit_normal_time(normal, shift=self._config.time_shift),
             is_dropped=torch.tensor([bool(drops[sample]) for sample in samples], device=self._device),
-            task=torch.tensor([self._tasks.index(episode.task) for episode in episodes], device=self._device),
+            task=torch.tensor([self._tasks.index(episode.group[0]) for episode in episodes], device=self._device),
             ways=(not drops.all(), bool(drops.any())),
         )
 
@@ -81,13 +88,13 @@ class DitObjective(Objective[Episodes]):
         )
 
     def cost(self, batch: Episodes) -> Cost:
-        frame = batch.answer.shape[3] * batch.answer.shape[4] // PATCH_SIZE**2
-        answer_tokens = batch.answer.shape[2] * frame
+        _, _, num_frames, y, x = batch.answer.shape
+        frame = y * x // PATCH_SIZE**2
         num_dropped = int(batch.is_dropped.sum())
         total = Cost(0, 0.0)
-        for samples, frames in ((len(batch.time) - num_dropped, batch.prompt.shape[2]), (num_dropped, DROPPED_FRAMES)):
-            flops = dit_flops(self.network.shape, samples=samples, prompt_tokens=frames * frame, answer_tokens=answer_tokens)
-            total += Cost(samples * (frames * frame + answer_tokens), TRAINING_FACTOR * flops)
+        for samples, frames in ((len(batch.time) - num_dropped, batch.prompt.shape[2]), (num_dropped, 1 + num_frames)):
+            flops = dit_flops(self.network.shape, samples=samples, prompt_tokens=frames * frame, answer_tokens=num_frames * frame)
+            total += Cost(samples * (frames + num_frames) * frame, TRAINING_FACTOR * flops)
         return total
 
     def _velocity(self, z_t: Tensor, batch: Episodes) -> Tensor:
@@ -97,9 +104,8 @@ class DitObjective(Objective[Episodes]):
         way that others of the step go, it sends its first one and makes nothing of the answer.
         """
         velocity = torch.zeros_like(z_t)
-        for goes, rows, prompt in zip(
-            batch.ways, (~batch.is_dropped, batch.is_dropped), (batch.prompt, drop_prompt(batch.prompt)), strict=True
-        ):
+        dropped = drop_prompt(batch.prompt, num_frames=z_t.shape[2])
+        for goes, rows, prompt in zip(batch.ways, (~batch.is_dropped, batch.is_dropped), (batch.prompt, dropped), strict=True):
             if rows.any():
                 velocity[rows] = self.network(z_t[rows], prompt[rows], batch.time[rows]).to(velocity.dtype)
             elif goes:
@@ -107,7 +113,7 @@ class DitObjective(Objective[Episodes]):
         return velocity
 
     def _tensors(self, episode: Episode) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        pairs = self._sampler.pairs[episode.task]
+        pairs = self._sampler.groups[episode.group]
         context, query = [pairs[position] for position in episode.context], pairs[episode.query]
         inputs = torch.stack([self._latents[pair.input] for pair in context])
         targets = torch.stack([self._latents[pair.target] for pair in context])

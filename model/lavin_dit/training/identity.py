@@ -7,21 +7,23 @@ from lavin_dit.training_config import TrainingSection
 
 FREE_KEYS = ("execution", "checkpoints", "guard", "log_every_steps")
 """Parameters that may change while a run is under way: none of them decides what is learnt."""
+PLACES = {"sha256": {"path"}, "window_shards": {"location", "cache_gib"}}
+"""What may change beside a key that may not: of weights where their file lies, and of loading where shards come from and are kept."""
 ABSENT = "not set"
 SHOWN_LENGTH = 60
 
 
 def identity_of(config: TrainingSection) -> dict[str, Any]:
-    """The parameters that a run cannot change under way; of a weights file its hash, wherever it lies."""
+    """The parameters that a run cannot change under way; of a weights file its hash and of loading the order, wherever either lies."""
     settings: dict[str, Any] = config.model_dump(mode="json", exclude=set(FREE_KEYS))
-    return {name: _without_path(value) for name, value in settings.items()}
+    return {name: _without_places(value) for name, value in settings.items()}
 
 
-def _without_path(value: Any) -> Any:
+def _without_places(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
-    dropped = {"path"} if value.keys() == {"path", "sha256"} else set()
-    return {name: _without_path(item) for name, item in value.items() if name not in dropped}
+    dropped: set[str] = next((places for kept, places in PLACES.items() if value.keys() == {kept, *places}), set())
+    return {name: _without_places(item) for name, item in value.items() if name not in dropped}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:

@@ -1,15 +1,16 @@
 """The ST-VAE's objective: reconstruction of every distinct picture of the training shards, and in a second stage of clips too."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lavin_dit.data.latents import unique_members
-from lavin_dit.data.order import sample_at
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.loading import PictureLoader
+from lavin_dit.data.shard_cache import ShardCache
+from lavin_dit.data.shard_windows import ShardWindows, WholeSet
+from lavin_dit.data.shards import Member, ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
@@ -25,6 +26,8 @@ from lavin_dit.vae.losses import PixelLosses, kl_loss, pixel_losses
 from lavin_dit.vae.perceptual import perceptual_term
 from lavin_dit.vae.st_vae import Moments, STVae
 
+DECODING_THREADS = 4
+"""Of each process, beside the one that reads; on fewer cores they take turns."""
 NOISE_STREAM, CLIP_STREAM, WINDOW_STREAM, DISCRIMINATOR_STREAM = 1, 2, 3, 4
 
 
@@ -46,26 +49,38 @@ class VaeObjective(Objective[Pictures]):
 
     network: STVae
 
-    def __init__(self, network: STVae, shards: ShardSet, config: TrainVaeConfig, device: torch.device) -> None:
-        """Raises: InputError where the shards hold no clips of the length asked for, or the file of features is not what it should be."""
+    def __init__(
+        self, network: STVae, shards: ShardSet, config: TrainVaeConfig, device: torch.device, *, cache: ShardCache | None = None
+    ) -> None:
+        """`cache` is what the shards are read through where they are not local.
+
+        Raises: InputError where the shards hold nothing, or no clips of the length asked for, or the file of features is not what it
+        should be.
+        """
         super().__init__()
+        if not (shards.pairs or shards.clips):
+            raise InputError(f"{shards.folder}: holds no pictures to train on; set prepare.num_{shards.folder.name}_scenes above 0")
         if config.clips:
             check_clips(shards, config.clips)
         self.network = network
         self.perceptual = perceptual_term(config.perceptual)
         self.discriminator = _make_discriminator(config)
         self.balance = Balance()
-        self._shards, self._config, self._device = shards, config, device
-        self._members = unique_members(shards)
+        self._config, self._device = config, device
+        self._loader = PictureLoader(shards, num_threads=DECODING_THREADS)
+        self._streams = _streams(shards, config, cache)
 
     def batch(self, step: int, samples: range) -> Pictures:
         positions = [step * self._config.batch_size + sample for sample in samples]
         clips = self._config.clips
+        frames: Iterable[Member]
         if clips and self._sees_clips(step, clips):
-            pixels = torch.stack([self._clip(position, clips.frames) for position in positions])
+            t, frames = clips.frames, self._clips(positions, clips.frames)
         else:
-            pixels = torch.stack([self._picture(position) for position in positions])
-        _, _, t, h, w = pixels.shape
+            t, frames = 1, map(self._streams.pictures.at, positions)
+        pictures = [to_model(picture) for picture in self._loader.pictures(frames)]
+        pixels = torch.stack([torch.stack(pictures[first : first + t], dim=1) for first in range(0, len(pictures), t)])
+        h, w = pixels.shape[-2:]
         latent = (LATENT_CHANNELS, 1 + (t - 1) // TEMPORAL_FACTOR, h // SPATIAL_FACTOR, w // SPATIAL_FACTOR)
         noise = torch.stack([self._noise(position, latent) for position in positions])
         return Pictures(pixels.to(self._device), noise.to(self._device), step)
@@ -139,21 +154,24 @@ class VaeObjective(Objective[Pictures]):
     def _sees_clips(self, step: int, clips: ClipsConfig) -> bool:
         return step >= clips.first_step and np.random.default_rng([self._config.seed, CLIP_STREAM, step]).random() < clips.share
 
-    def _picture(self, position: int) -> Tensor:
-        """Shapes: returns `(c, 1, h, w)`."""
-        member = self._members[sample_at(position, len(self._members), seed=self._config.seed)]
-        return to_model(self._shards.image(member))[:, None]
-
-    def _clip(self, position: int, num_frames: int) -> Tensor:
-        """As many consecutive frames of a clip, from anywhere in it. Shapes: returns `(c, t, h, w)`."""
-        frames = self._shards.clips[sample_at(position, len(self._shards.clips), seed=self._config.seed)].frames
-        random = np.random.default_rng([self._config.seed, WINDOW_STREAM, position])
-        first = int(random.integers(len(frames) - num_frames + 1))
-        return torch.stack([to_model(self._shards.image(member)) for member in frames[first : first + num_frames]], dim=1)
+    def _clips(self, positions: Sequence[int], num_frames: int) -> Iterator[Member]:
+        """Of each clip as many consecutive frames, from anywhere in it."""
+        assert self._streams.clips
+        for position in positions:
+            frames = self._streams.clips.at(position).frames
+            random = np.random.default_rng([self._config.seed, WINDOW_STREAM, position])
+            first = int(random.integers(len(frames) - num_frames + 1))
+            yield from frames[first : first + num_frames]
 
     def _noise(self, position: int, shape: tuple[int, ...]) -> Tensor:
         random = np.random.default_rng([self._config.seed, NOISE_STREAM, position])
         return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+
+
+def _streams(shards: ShardSet, config: TrainVaeConfig, cache: ShardCache | None) -> ShardWindows | WholeSet:
+    if config.loading is None:
+        return WholeSet(shards, seed=config.seed)
+    return ShardWindows(shards, window_shards=config.loading.window_shards, seed=config.seed, cache=cache)
 
 
 def check_clips(shards: ShardSet, clips: ClipsConfig) -> None:

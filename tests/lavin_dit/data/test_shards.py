@@ -239,13 +239,29 @@ def test_a_flipped_bit_is_refused_naming_shard_and_member(tmp_path: Path) -> Non
     flip(folder / "train" / member.shard, member.offset + member.size // 2)
     with ShardSet(folder, "train") as shards:
         shards.image(pair.input[0])
-        with pytest.raises(InputError, match=rf"{member.shard}: {pair.scene}\.depth\.target\.png does not match its hash in the index"):
-            shards.image(member)
+        for _ in range(2):
+            with pytest.raises(InputError, match=rf"{member.shard}: {pair.scene}\.depth\.target\.png does not match its hash in the ind"):
+                shards.image(member)
     with pytest.raises(InputError, match=rf"train/{member.shard}: does not match its hash in manifest\.json"):
         verify_shards(folder)
     flip(folder / "train" / member.shard, member.offset - 300)
     with ShardSet(folder, "train") as shards, pytest.raises(InputError, match=rf"the member at byte {member.offset} does not match"):
         shards.image(member)
+
+
+def test_a_picture_is_hashed_once_while_its_shard_is_open(tmp_path: Path) -> None:
+    folder = write(tmp_path / "shards")
+    with ShardSet(folder, "train") as shards:
+        first, second = (shards.pairs[number].input[0] for number in (0, 1))
+        content = shards.content(first)
+        for member in (first, second):
+            flip(folder / "train" / member.shard, member.offset)
+        assert shards.content(first) != content
+        with pytest.raises(InputError, match="does not match its hash"):
+            shards.content(second)
+        shards.close()
+        with pytest.raises(InputError, match="does not match its hash"):
+            shards.content(first)
 
 
 def test_a_shard_that_is_cut_off_or_missing_is_refused(tmp_path: Path) -> None:
@@ -304,7 +320,7 @@ Lie = Callable[[dict[str, Images]], object]
 
 
 def past_the_end(columns: dict[str, Images]) -> None:
-    columns["offsets"][0] = 2**40
+    columns["offsets"] += 2**40
 
 
 def of_another_size(columns: dict[str, Images]) -> None:
@@ -340,7 +356,7 @@ def tell(folder: Path, lie: Lie, **facts: object) -> None:
 @pytest.mark.parametrize(
     ("lie", "sentence"),
     [
-        (past_the_end, r"shard-00000\.tar: ends before byte 1099511628\d+ of the index"),
+        (past_the_end, r"shard-00000\.tar: ends before byte 10995116\d+ of the index"),
         (of_another_size, r"shard-00000\.tar: scene-0\.depth\.input\.png does not match its hash in the index"),
         (of_another_hash, r"shard-00000\.tar: scene-0\.depth\.input\.png does not match its hash in the index"),
         (of_what_is_no_picture, r"shard-00000\.tar: scene-0\.depth\.input\.png is not a picture in png, webp, jpeg"),
@@ -360,6 +376,13 @@ def set_(name: str, value: int) -> Lie:
     return lie
 
 
+def set_first(name: str, value: int) -> Lie:
+    def lie(columns: dict[str, Images]) -> None:
+        columns[name].reshape(-1)[0] = value
+
+    return lie
+
+
 def shorten(name: str) -> Lie:
     def lie(columns: dict[str, Images]) -> None:
         columns[name] = columns[name][:-1]
@@ -372,6 +395,8 @@ LIES = {
     "a member that is not there": set_("pair_members", 2**31),
     "a sample that is not there": set_("pair_samples", 2**31),
     "a shard that is not there": set_("sample_shards", 99),
+    "members that overlap": set_("offsets", 600),
+    "a member before the first header": set_first("offsets", 0),
     "a name past the end": set_("name_ends", 10**6),
     "members past the end": set_("member_ends", 10**6),
     **{f"{name} cut short": shorten(name) for name in ("digests", "pair_samples", "sample_ends", "names")},

@@ -3,8 +3,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lavin_dit.data.episodes import EpisodeSampler
-from lavin_dit.data.latents import LatentStore
+from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
 from lavin_dit.data.shards import Member, Pair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.inference import assemble_prompt, sample_answer
@@ -26,6 +25,7 @@ DIT_CONFIG = TrainDitConfig(
     initial_weights=None,
     frozen=(),
     optimizer=OPTIMIZER,
+    loading=None,
     execution=ExecutionConfig(
         micro_batch=None, precision="float32", sharding="none", cpu_offload=False, activation_checkpointing="none", compile=False
     ),
@@ -43,30 +43,28 @@ DIT_CONFIG = TrainDitConfig(
     lora=None,
 )
 NUM_PAIRS, SIDE = 4, 2
+Store = dict[tuple[Member, ...], Tensor]
 RULES = {"negate": lambda z: -z, "reverse": lambda z: z.flip(0)}
 
 
-def member(name: str) -> Member:
-    return Member("none", 0, 0, name)
+def frames_of(name: str, number: int, num_frames: int) -> tuple[Member, ...]:
+    return tuple(Member("none", 0, 0, f"{name}-{number}-{frame}-of-{num_frames}") for frame in range(num_frames))
 
 
 @pytest.fixture(scope="module")
-def store() -> LatentStore:
+def store() -> Store:
     """Latents that are one vector of 16 values everywhere, and their answers under each rule."""
-    random = torch.Generator().manual_seed(0)
-    rows: dict[str, int] = {}
-    latents: list[Tensor] = []
+    return {**make_store(1), **make_store(2)}
 
-    def keep(name: str, z: Tensor) -> None:
-        rows[name] = len(latents)
-        latents.append(z.view(16, 1, 1).expand(16, SIDE, SIDE))
 
+def make_store(num_frames: int) -> Store:
+    random = torch.Generator().manual_seed(num_frames)
+    latents: Store = {}
     for number in range(NUM_PAIRS):
-        z = torch.randn(16, generator=random)
-        keep(f"input-{number}", z)
-        for task, rule in RULES.items():
-            keep(f"{task}-{number}", rule(z))
-    return LatentStore(rows, torch.stack(latents))
+        z = torch.randn(16, num_frames, generator=random)
+        for name, values in {"input": z, **{task: rule(z) for task, rule in RULES.items()}}.items():
+            latents[frames_of(name, number, num_frames)] = values.view(16, num_frames, 1, 1).expand(16, num_frames, SIDE, SIDE)
+    return latents
 
 
 @pytest.fixture(scope="module")
@@ -74,28 +72,33 @@ def sampler() -> EpisodeSampler:
     return make_sampler()
 
 
-def make_sampler(*, prompt_drop_probability: float = 0.0) -> EpisodeSampler:
-    pairs = {
-        task: [Pair(f"{task}-{n}", task, str(n), "scenes", (member(f"input-{n}"),), (member(f"{task}-{n}"),)) for n in range(NUM_PAIRS)] for task in RULES
-    }
+def make_sampler(*, prompt_drop_probability: float = 0.0, clip_share: float = 0.0) -> EpisodeSampler:
+    groups = {(task, "scenes"): make_pairs(task, 1) for task in RULES}
+    if clip_share:
+        groups |= {(f"{task}_of_clips", "scenes"): make_pairs(task, 2) for task in RULES}
+    shape, shape_of_clips = (EpisodeShape(DIT_CONFIG.max_pairs, (16, num_frames, SIDE, SIDE)) for num_frames in (1, 2))
     return EpisodeSampler(
-        pairs=pairs,
-        task_weights={},
-        max_pairs=DIT_CONFIG.max_pairs,
+        groups,
+        {"image": shape, "clip": shape_of_clips},
+        EpisodeWeights(clip_share=clip_share),
         prompt_drop_probability=prompt_drop_probability,
-        noise_shape=(16, 1, SIDE, SIDE),
         seed=0,
     )
 
 
-def make_objective(store: LatentStore, sampler: EpisodeSampler) -> DitObjective:
+def make_pairs(task: str, num_frames: int) -> list[Pair]:
+    ends = [(frames_of("input", number, num_frames), frames_of(task, number, num_frames)) for number in range(NUM_PAIRS)]
+    return [Pair(f"{task}-{number}", task, str(number), "scenes", *pair) for number, pair in enumerate(ends)]
+
+
+def make_objective(store: Store, sampler: EpisodeSampler) -> DitObjective:
     network = JDit(DIT_CONFIG.shape)
     network.initialise(torch.Generator().manual_seed(0))
     return DitObjective(network, store, sampler, DIT_CONFIG, CPU)
 
 
 @pytest.fixture(scope="module")
-def learnt(store: LatentStore, sampler: EpisodeSampler, tmp_path_factory: pytest.TempPathFactory) -> JDit:
+def learnt(store: Store, sampler: EpisodeSampler, tmp_path_factory: pytest.TempPathFactory) -> JDit:
     objective = make_objective(store, sampler)
     fitted = fit("dit", objective, DIT_CONFIG, Processes(0, 1, CPU), tmp_path_factory.mktemp("learnt"))
     network = JDit(DIT_CONFIG.shape).requires_grad_(False)
@@ -104,12 +107,12 @@ def learnt(store: LatentStore, sampler: EpisodeSampler, tmp_path_factory: pytest
 
 
 @pytest.mark.parametrize("task", RULES)
-def test_samples_follow_the_task_that_the_context_shows(task: str, learnt: JDit, store: LatentStore, sampler: EpisodeSampler) -> None:
-    inputs, targets = (torch.stack([store[getattr(pair, side)] for pair in sampler.pairs[task]]) for side in ("input", "target"))
+def test_samples_follow_the_task_that_the_context_shows(task: str, learnt: JDit, store: Store, sampler: EpisodeSampler) -> None:
+    inputs, targets = (torch.stack([store[getattr(pair, side)] for pair in sampler.groups[task, "scenes"]]) for side in ("input", "target"))
     shown_inputs, shown_targets = inputs.roll(1, dims=0), targets.roll(1, dims=0)
     prompt = assemble_prompt(shown_inputs[:, None], shown_targets[:, None], inputs)
     noise = torch.from_numpy(np.stack([starting_noise((16, 1, SIDE, SIDE), seed=0, index=index) for index in range(NUM_PAIRS)]))
-    answers = sample_answer(learnt, prompt, noise=noise, num_points=10, guidance_scale=1.0)[:, :, 0]
+    answers = sample_answer(learnt, prompt, noise=noise, num_points=10, guidance_scale=1.0)
 
     def error(guess: Tensor) -> float:
         return float((guess - targets).square().mean())
@@ -117,14 +120,27 @@ def test_samples_follow_the_task_that_the_context_shows(task: str, learnt: JDit,
     assert error(answers) < 0.1 * min(error(inputs), error(shown_targets))
 
 
-def test_the_shares_of_two_processes_are_the_batch_of_one(store: LatentStore, sampler: EpisodeSampler) -> None:
+def test_a_step_shows_pictures_or_clips_and_learns_from_both(store: Store) -> None:
+    objective = make_objective(store, make_sampler(prompt_drop_probability=0.5, clip_share=0.5))
+    batches = [objective.batch(step, range(6)) for step in range(12)]
+    assert {batch.answer.shape[2] for batch in batches} == {1, 2}
+    for batch in batches:
+        frames = batch.answer.shape[2]
+        assert batch.answer.shape == batch.noise.shape == (6, 16, frames, SIDE, SIDE)
+        assert batch.prompt.shape == (6, 16, 3 * frames, SIDE, SIDE)
+        assert objective(batch).total.isfinite()
+        kept, dropped = int((~batch.is_dropped).sum()), int(batch.is_dropped.sum())
+        assert objective.cost(batch).tokens == kept * 4 * frames + dropped * (1 + 2 * frames)
+
+
+def test_the_shares_of_two_processes_are_the_batch_of_one(store: Store, sampler: EpisodeSampler) -> None:
     objective = make_objective(store, sampler)
     whole, first, second = (objective.batch(7, samples) for samples in (range(8), range(4), range(4, 8)))
     for field in ("answer", "noise", "prompt", "time", "is_dropped"):
         assert torch.equal(getattr(whole, field), torch.cat([getattr(first, field), getattr(second, field)]))
 
 
-def test_a_batch_does_not_depend_on_the_batches_before_it(store: LatentStore, sampler: EpisodeSampler) -> None:
+def test_a_batch_does_not_depend_on_the_batches_before_it(store: Store, sampler: EpisodeSampler) -> None:
     objective = make_objective(store, sampler)
     fresh = make_objective(store, sampler).batch(9, range(4))
     for step in range(3):
@@ -132,7 +148,7 @@ def test_a_batch_does_not_depend_on_the_batches_before_it(store: LatentStore, sa
     assert torch.equal(objective.batch(9, range(4)).noise, fresh.noise)
 
 
-def test_the_loss_of_a_batch_is_the_mean_over_its_samples_with_and_without_a_prompt(store: LatentStore) -> None:
+def test_the_loss_of_a_batch_is_the_mean_over_its_samples_with_and_without_a_prompt(store: Store) -> None:
     objective = make_objective(store, make_sampler(prompt_drop_probability=0.5))
     torch.nn.init.normal_(objective.network.final_layer.linear.weight, generator=torch.Generator().manual_seed(0))
     assert 0 < int(objective.batch(0, range(6)).is_dropped.sum()) < 6
@@ -140,7 +156,7 @@ def test_the_loss_of_a_batch_is_the_mean_over_its_samples_with_and_without_a_pro
     torch.testing.assert_close(objective(objective.batch(0, range(6))).total.detach(), torch.stack(alone).mean(), rtol=1e-4, atol=1e-5)
 
 
-def test_a_fresh_network_is_as_wrong_as_answering_zero(store: LatentStore, sampler: EpisodeSampler) -> None:
+def test_a_fresh_network_is_as_wrong_as_answering_zero(store: Store, sampler: EpisodeSampler) -> None:
     objective = make_objective(store, sampler)
     batch = objective.batch(0, range(8))
     torch.testing.assert_close(objective(batch).parts["squared"], (batch.answer - batch.noise).square().mean())

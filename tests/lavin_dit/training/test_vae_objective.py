@@ -1,13 +1,17 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from lavin_dit.config import load_config
 from lavin_dit.data.clips import render_clip
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.distinct import unique_members
+from lavin_dit.data.order import sample_at
+from lavin_dit.data.shard_writer import ShardWriter
+from lavin_dit.data.shards import SPLITS, ShardSet, write_manifest
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
@@ -71,6 +75,41 @@ def test_every_epoch_sees_each_distinct_picture_once(tiny_shards: Path) -> None:
     assert len({picture.numpy().tobytes() for picture in seen}) == 24
     assert -1.0 <= float(seen.min()) < -0.5
     assert 0.5 < float(seen.max()) <= 1.0
+
+
+def test_a_set_at_hand_is_shown_in_the_order_that_resumed_runs_rely_on(shards: ShardSet) -> None:
+    """The definition, written out."""
+    objective = make(shards, *FULL_RECIPE, "train_vae.seed=7")
+    members = unique_members(shards)
+    step = next(step for step in range(100) if objective.batch(step, range(1)).pixels.shape[2] == 5)
+    pictures, clips = (objective.batch(number, range(1, 5)).pixels for number in (0, step))
+    for sample in range(4):
+        member = members[sample_at(1 + sample, len(members), seed=7)]
+        assert torch.equal(pictures[sample, :, 0], to_model(shards.image(member)))
+        position = step * 6 + 1 + sample
+        frames = shards.clips[sample_at(position, NUM_TRAIN_CLIPS, seed=7)].frames
+        first = int(np.random.default_rng([7, 3, position]).integers(CLIP_FRAMES - 4))
+        whole = torch.stack([to_model(shards.image(frame)) for frame in frames[first : first + 5]], dim=1)
+        assert torch.equal(clips[sample], whole)
+
+
+def test_windows_of_shards_show_all_pictures_in_an_order_of_their_own(shards: ShardSet) -> None:
+    loading = "train_vae.loading={location: 's3://bucket/set', cache_gib: 1.0, window_shards: 1}"
+    whole, windows = make(shards), make(shards, loading)
+    shown = [[picture.numpy().tobytes() for picture in each.batch(0, range(6)).pixels] for each in (whole, windows)]
+    assert shown[0] != shown[1]
+    count = len(unique_members(shards))
+    seen = torch.cat([windows.batch(step, range(6)).pixels for step in range(-(-count // 6))])[:count]
+    assert len({picture.numpy().tobytes() for picture in seen}) == count
+
+
+def test_a_set_without_pictures_is_refused(tmp_path: Path) -> None:
+    for split in SPLITS:
+        with ShardWriter(tmp_path, split, 1000):
+            pass
+    write_manifest(tmp_path, resolution=16, clip_frames=1)
+    with ShardSet(tmp_path, "train") as shards, pytest.raises(InputError, match=r"train: holds no pictures to train on; set prepare\.num_"):
+        make(shards)
 
 
 def test_it_learns_to_reconstruct(tiny_shards: Path, tmp_path: Path) -> None:

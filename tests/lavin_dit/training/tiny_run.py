@@ -40,13 +40,13 @@ def section(
     **changed: Any,
 ) -> TrainingSection:
     """A whole section, changed where asked."""
-    settings: dict[str, Any] = {"seed": 0, "steps": 12, "batch_size": 6, "initial_weights": None, "frozen": (), "log_every_steps": 1}
+    settings: dict[str, Any] = {"seed": 0, "steps": 12, "batch_size": 6, "initial_weights": None, "frozen": (), "loading": None}
     return TrainingSection(
         optimizer=OPTIMIZER,
         execution=ExecutionConfig(**EXECUTION | (execution or {})),
         checkpoints=CheckpointConfig(**CHECKPOINTS | (checkpoints or {})),
         guard=GuardConfig(**GUARD | (guard or {})),
-        **settings | changed,
+        **{"log_every_steps": 1} | settings | changed,
     )
 
 
