@@ -141,7 +141,8 @@ def version_here(checkout: Checkout, fetched: Path) -> Version:
     Raises: InputError where the folder is absent.
     """
     if not checkout.folder.is_dir():
-        raise InputError(f"{checkout.path}: is not here; `lavin data pull` brings the tracked version")
+        wanted = "`lavin data pull` brings the tracked version" if checkout.output_here() else "`lavin data add` begins a first version"
+        raise InputError(f"{checkout.path}: is not here; {wanted}")
     return Version("now", _files_here(checkout, fetched), _Working(checkout.folder))
 
 

@@ -50,7 +50,7 @@ def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str
 def _objective(config: TrainDitConfig, opened: OpenShards, vae: Path, processes: Processes, folder: Path) -> DitObjective:
     sampler = _sampler(config, opened.shards)
     (folder / "latents").mkdir(exist_ok=True)
-    latents = encode_shards(opened.shards, load_vae(vae), processes, folder / "latents", cache=opened.cache)
+    latents = encode_shards(opened.shards, load_vae(vae), processes, folder / "latents", media=sampler.media, cache=opened.cache)
     return DitObjective(_network(config), latents, sampler, config, processes.device)
 
 

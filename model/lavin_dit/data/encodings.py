@@ -47,7 +47,7 @@ NO_NORMAL_LENGTH = 0.5
 
 def encode_depth(depth_m: NDArray[np.floating]) -> Picture:
     """Grey of the logarithm of depth: white at `DEPTH_NEAR_M` and nearer, black at `DEPTH_FAR_M` and farther."""
-    share = np.log(np.clip(depth_m, DEPTH_NEAR_M, DEPTH_FAR_M) / DEPTH_NEAR_M) / math.log(DEPTH_FAR_M / DEPTH_NEAR_M)
+    share = np.log(np.clip(depth_m, DEPTH_NEAR_M, DEPTH_FAR_M) / DEPTH_NEAR_M, dtype=np.float64) / math.log(DEPTH_FAR_M / DEPTH_NEAR_M)
     return _grey(1.0 - share)
 
 

@@ -5,9 +5,8 @@ episodes of a step show pictures, or all show clips, and equally many pairs.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +20,6 @@ from lavin_dit.errors import InputError
 logger = logging.getLogger(__name__)
 
 PAIRS_STREAM, SAMPLE_STREAM, DROP_STREAM, MEDIUM_STREAM = 0, 1, 2, 3
-
-Reach = Callable[[int, Group], Sequence[int] | NDArray[np.int64]]
-"""Says which of a group's pairs are at hand at a step: positions in its list."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,6 @@ class EpisodeSampler:
         *,
         prompt_drop_probability: float,
         seed: int,
-        reach: Reach | None = None,
     ) -> None:
         """Groups without pairs are left out, so are those of a medium without a shape, and with a warning those with too few pairs.
 
@@ -70,20 +65,19 @@ class EpisodeSampler:
         self._mediums = {group: medium_of(pairs) for group, pairs in self.groups.items()}
         _refuse_left_out(groups, self.tasks, weights)
         self._mixer = Mixer(self.groups, weights)
-        self._reach = reach or self._everything
         self._check_counts()
         self._check_shares()
-        self._mix = lru_cache(maxsize=4)(self._mix_at)
+        self._mixes = {medium: self._mix_of(medium) for medium in shapes}
+
+    @property
+    def media(self) -> frozenset[Medium]:
+        """Of all that can be drawn."""
+        return frozenset(self._mediums.values())
 
     def medium(self, step: int) -> Medium:
-        """What a step's episodes show; where nothing of that is at hand, the other."""
+        """What a step's episodes show."""
         share = self._clip_share
-        is_clip = share > 0 and np.random.default_rng([self._seed, MEDIUM_STREAM, step]).random() < share
-        choices: tuple[Medium, Medium] = ("clip", "image") if is_clip else ("image", "clip")
-        for medium in choices:
-            if self._mix(step, medium).tasks:
-                return medium
-        raise InputError(f"the shards that are read at step {step} hold too few pairs of every task: read more shards at once")
+        return "clip" if share > 0 and np.random.default_rng([self._seed, MEDIUM_STREAM, step]).random() < share else "image"
 
     def num_pairs(self, step: int) -> int:
         """Context pairs of a step's episodes, from 1 to the most of its medium."""
@@ -99,23 +93,19 @@ class EpisodeSampler:
         """One sample of a step's global batch."""
         random = np.random.default_rng([self._seed, SAMPLE_STREAM, step, sample])
         medium = self.medium(step)
-        group = self._mix(step, medium).draw(random)
-        places = self._reach(step, group)
-        query, *context = (int(places[index]) for index in random.choice(len(places), size=self.num_pairs(step) + 1, replace=False))
+        group = self._mixes[medium].draw(random)
+        query, *context = random.choice(len(self.groups[group]), size=self.num_pairs(step) + 1, replace=False)
         return Episode(
             group=group,
-            context=tuple(context),
-            query=query,
+            context=tuple(int(position) for position in context),
+            query=int(query),
             time_normal=float(random.standard_normal()),
             noise=random.standard_normal(self._shapes[medium].noise_shape, dtype=np.float32),
         )
 
-    def _everything(self, _step: int, group: Group) -> range:
-        return range(len(self.groups[group]))
-
-    def _mix_at(self, step: int, medium: Medium) -> Mix:
-        """The chances at a step; a group with too few pairs at hand has none."""
-        counts = {group: len(self._reach(step, group)) for group, other in self._mediums.items() if other == medium}
+    def _mix_of(self, medium: Medium) -> Mix:
+        """The chances of a medium's groups; one with too few pairs has none."""
+        counts = {group: len(self.groups[group]) for group, other in self._mediums.items() if other == medium}
         return self._mixer.mix({group: count for group, count in counts.items() if count > self._shapes[medium].max_pairs})
 
     def _check_counts(self) -> None:

@@ -7,7 +7,7 @@ and deviation in each channel; `index.safetensors`, written last, has which cont
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -22,7 +22,9 @@ from torch import Tensor
 
 from lavin_dit.data.distinct import KEY, DistinctFrames, Frames, content_key
 from lavin_dit.data.shard_cache import ShardCache
+from lavin_dit.data.shard_index import ShardIndex
 from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.task import Medium
 from lavin_dit.inference import to_model
 from lavin_dit.progress import Progress
 from lavin_dit.training.processes import Processes
@@ -83,13 +85,22 @@ class LatentStore:
         return self._part(number), row
 
 
-def encode_shards(shards: ShardSet, vae: TrainedVae, processes: Processes, folder: Path, *, cache: ShardCache | None = None) -> LatentStore:
+def encode_shards(
+    shards: ShardSet,
+    vae: TrainedVae,
+    processes: Processes,
+    folder: Path,
+    *,
+    media: Collection[Medium] = ("image", "clip"),
+    cache: ShardCache | None = None,
+) -> LatentStore:
     """Encodes each picture and clip once, in parts that the processes share out; parts that a killed run has finished are kept.
 
     Batches are always full, so that latents are the same to the bit for any number of processes, whatever else is in the set. `cache` is
     what the shards are read through where they are not local.
     """
-    parts = [] if (folder / INDEX_FILE).exists() else _cut_parts(shards, folder)
+    indices = [index for medium, index in shards.indices.items() if medium in media]
+    parts = [] if (folder / INDEX_FILE).exists() else _cut_parts(indices, folder)
     own = [part for part in parts[processes.rank :: processes.world_size] if not part.path.exists()]
     vae.module.to(processes.device)
     with Progress("encode latents", sum(len(part.rows) for part in own), silent=not processes.is_first) as progress:
@@ -106,10 +117,10 @@ def encode_shards(shards: ShardSet, vae: TrainedVae, processes: Processes, folde
     return LatentStore(folder)
 
 
-def _cut_parts(shards: ShardSet, folder: Path) -> list[Part]:
+def _cut_parts(indices: Iterable[ShardIndex], folder: Path) -> list[Part]:
     spans = [
         (contents, range(first, min(first + size, len(contents))))
-        for contents in map(DistinctFrames, shards.indices.values())
+        for contents in map(DistinctFrames, indices)
         for size in (BATCHES_OF_PART * _batch_size(contents),)
         for first in range(0, len(contents), size)
     ]

@@ -71,7 +71,7 @@ def match_pairs(found: Iterable[Source], refusals: Refusals) -> list[Match]:
     matches = []
     for name, known in sorted(by_name.items()):
         with refusals.about(next(iter(known.values())).label):
-            matches.append(_match(name, known))
+            matches.append(_match(name, known, refusals))
     return matches
 
 
@@ -90,7 +90,7 @@ def stem_of_image(source: Source) -> str:
     return plain_name(source.name.with_suffix(""))
 
 
-def _match(name: str, known: dict[str, Side]) -> Match:
+def _match(name: str, known: dict[str, Side], refusals: Refusals) -> Match:
     for role, partner in (ROLES, ROLES[::-1]):
         if role not in known:
             ending = "" if isinstance(known[partner], FrameFolder) else ".<ext>"
@@ -98,11 +98,11 @@ def _match(name: str, known: dict[str, Side]) -> Match:
     medium, other = medium_of(known["input"]), medium_of(known["target"])
     if medium != other:
         raise InputError(f"{known['target'].label}: is a {MEDIUM_NOUNS[other]}, but its input is a {MEDIUM_NOUNS[medium]}")
-    return Match(name, medium, known["input"], known["target"])
+    return Match(name, medium, *(_ordered(known[role], refusals) for role in ROLES))
 
 
 def _sides(found: Iterable[Source], refusals: Refusals) -> list[tuple[str, Side]]:
-    """Files by themselves as they come, then folders of frames."""
+    """Files by themselves as they come, then folders of frames in any order."""
     sides: list[tuple[str, Side]] = []
     folders: dict[PurePosixPath, list[Source]] = {}
     for source in found:
@@ -114,8 +114,7 @@ def _sides(found: Iterable[Source], refusals: Refusals) -> list[tuple[str, Side]
             sides.append((_stem_of_file(source), source))
     for folder, frames in folders.items():
         label = str(PurePosixPath(frames[0].label).parent)
-        with refusals.about(label):
-            sides.append((plain_name(folder), FrameFolder(label, _ordered(label, frames, refusals))))
+        sides.append((plain_name(folder), FrameFolder(label, tuple(frames))))
     return sides
 
 
@@ -134,9 +133,12 @@ def _name_and_role(side_name: str, side: Side) -> tuple[str, str]:
     return name, role
 
 
-def _ordered(label: str, sources: Iterable[Source], refusals: Refusals) -> tuple[Source, ...]:
+def _ordered(side: Side, refusals: Refusals) -> Side:
+    """A clip's frames in the order of their names; what is no folder stays as it is."""
+    if not isinstance(side, FrameFolder):
+        return side
     by_stem: dict[str, Source] = {}
-    for source in sources:
+    for source in side.frames:
         with refusals.about(source.label):
             stem = PurePosixPath(stem_of_image(source)).name
             if stem in by_stem:
@@ -144,9 +146,9 @@ def _ordered(label: str, sources: Iterable[Source], refusals: Refusals) -> tuple
             by_stem[stem] = source
     stems = sorted(by_stem, key=natural_order)
     if not stems:
-        raise InputError(f"{label}: holds no frames ({', '.join(SUFFIXES)})")
-    _check_numbers(label, stems)
-    return tuple(by_stem[stem] for stem in stems)
+        raise InputError(f"{side.label}: holds no frames ({', '.join(SUFFIXES)})")
+    _check_numbers(side.label, stems)
+    return FrameFolder(side.label, tuple(by_stem[stem] for stem in stems))
 
 
 def natural_order(name: str) -> tuple[tuple[tuple[str, int, str], ...], str]:

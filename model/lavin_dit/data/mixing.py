@@ -57,7 +57,7 @@ class Mixer:
         self._source_weights = {group: 1.0 if weight is None and group[0] in weighted else weight for group, weight in named.items()}
 
     def mix(self, counts: Mapping[Group, int]) -> Mix:
-        """Over the groups that have pairs at hand, in their order; what has weight 0 is absent."""
+        """Over the groups that have pairs, in their order; what has weight 0 is absent."""
         sources = {group: weight for group, count in counts.items() if (weight := self._source_weight(group, count)) > 0}
         tasks = tuple(task for task in dict.fromkeys(task for task, _ in sources) if self._task_weights[task] > 0)
         groups = tuple(tuple(group for group in sources if group[0] == task) for task in tasks)

@@ -160,7 +160,7 @@ def _pairs_in(folder: Path, entries: Iterable[Path], root: Path, refusals: Refus
         with refusals.about(entry):
             if entry.name not in SPLIT_OF_FOLDER or not entry.is_dir():
                 allowed = ", ".join(SPLIT_OF_FOLDER)
-                raise InputError(f"{readable(entry)}: does not belong in a task's folder: only the folders {allowed} do")
+                raise InputError(f"{readable(entry)}: lies beside a task's splits: only the folders {allowed} do, put it into one of them")
             by_split.setdefault(SPLIT_OF_FOLDER[entry.name], []).extend(walk(entry, root, refusals))
     if not any(by_split.values()):
         raise InputError(f"{folder}: holds no pairs: put <name>_input and <name>_target files into {folder / 'train'}")
@@ -202,7 +202,7 @@ def _photos_in(folder: Path, sources: Sequence[Source], refusals: Refusals, *, s
     by_name: dict[str, Source] = {}
     for source in sources:
         with refusals.about(source.label):
-            stem = stem_of_image(source)
+            stem = _stem_of_photo(folder, source)
             name = stem if folder.name == PHOTOS else f"{plain_name(PurePosixPath(folder.name))}/{stem}"
             if name in by_name:
                 raise InputError(f"{source.label}: repeats the name {readable(name)} of {by_name[name].label}")
@@ -211,3 +211,12 @@ def _photos_in(folder: Path, sources: Sequence[Source], refusals: Refusals, *, s
         raise InputError(f"{readable(folder)}: holds no images")
     held_out = hold_out(by_name, seed, test_fraction)
     return [Photo("test" if name in held_out else "train", scene_of("photo", name), by_name[name]) for name in sorted(by_name)]
+
+
+def _stem_of_photo(folder: Path, source: Source) -> str:
+    try:
+        return stem_of_image(source)
+    except InputError as error:
+        if folder.name == PHOTOS:
+            raise
+        raise InputError(f"{error}; a published data set is read once prepare.sources names its folder") from error

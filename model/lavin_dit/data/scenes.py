@@ -127,7 +127,10 @@ def _rays(layout: Layout, pixels: Indices, places: tuple[tuple[float, float], ..
 
 def _sample(layout: Layout, things: Things, directions: Array) -> _Samples:
     eye = layout.camera.eye
-    depths, parts = first_hits(things, eye, directions, _cast_ground(layout, directions))
+    depths, parts = first_hits(things, eye, directions)
+    ground_depths = _cast_ground(layout, directions, depths)
+    parts[ground_depths <= depths] = NO_PART
+    depths = np.minimum(depths, ground_depths)
     is_sky = depths == MISS
     points = directions * np.where(is_sky, np.float32(0), depths) + eye
     normals, albedo = np.zeros_like(directions), np.empty_like(directions)
@@ -135,7 +138,7 @@ def _sample(layout: Layout, things: Things, directions: Array) -> _Samples:
     owners = np.where(is_sky, np.uint8(SKY), np.uint8(GROUND))
     sky, ground, own = np.flatnonzero(is_sky), np.flatnonzero(~is_sky & (parts == NO_PART)), np.flatnonzero(parts != NO_PART)
     put(albedo, sky, paint_sky(layout.light, pick(directions, sky)))
-    ground_points, ground_depths = pick(points, ground), depths[ground]
+    ground_points, ground_depths = pick(points, ground), ground_depths[ground]
     put(normals, ground, _ground_normals(layout, ground_points, ground_depths))
     put(albedo, ground, paint_ground(layout.ground, ground_points * FLAT, ground_depths))
     met = parts[own]
@@ -146,9 +149,10 @@ def _sample(layout: Layout, things: Things, directions: Array) -> _Samples:
     return _Samples(directions, depths, parts, owners, points, normals, faces, albedo, gloss)
 
 
-def _cast_ground(layout: Layout, directions: Array) -> Array:
+def _cast_ground(layout: Layout, directions: Array, limits: Array) -> Array:
+    """Distances at which rays meet the ground, or `MISS`, also where they end before it."""
     if layout.terrain is not None:
-        return layout.terrain.cast(layout.camera.eye, directions)
+        return layout.terrain.cast(layout.camera.eye, directions, limits)
     is_down = directions[1] < -1e-5
     return np.where(is_down, -layout.camera.eye[1] / np.where(is_down, directions[1], np.float32(-1)), MISS)
 

@@ -51,7 +51,8 @@ def light_up(light: Light, lamps: Sequence[Lamp], lit: Array, albedo: Array, nor
 
 def haze(light: Light, linear: Array, distances: Array) -> Array:
     """Mixes far surfaces into the horizon's colour."""
-    share = 1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(light.haze_m)))
+    # Of doubles: the last bit of a single's exponential goes by the processor.
+    share = (1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(light.haze_m)), dtype=np.float64)).astype(np.float32)
     return np.asarray(linear + (_column(light.horizon) ** 2 - linear) * share, np.float32)
 
 

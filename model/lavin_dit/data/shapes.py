@@ -7,7 +7,7 @@ Units: a hit is the ray parameter, inf where the ray misses.
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.vectors import Array, dot, normalised
+from lavin_dit.data.vectors import Array, dot, normalised, pick
 
 SHAPES = ("sphere", "box", "cylinder", "cone", "torus", "capsule")
 """A torus is a ring about its z axis, a capsule a rod along its y axis."""
@@ -110,19 +110,27 @@ def _cast_cone(origins: Array, directions: Array, nearest: np.float32) -> Array:
 
 
 def _cast_torus(origins: Array, directions: Array, tubes: Array, nearest: np.float32) -> Array:
-    """Walks from where the ray enters the slice of a ball that holds the ring, each time about as far as the ring is away."""
+    """Walks through the slice of a ball that holds the ring, along the rays that meet it."""
     enter, leave, real = _roots(dot(directions, directions), dot(origins, directions), dot(origins, origins) - 1)
     flat_enter, flat_leave = _slab(origins[2] / tubes, directions[2] / tubes)
-    leave = np.minimum(leave, flat_leave)
-    speed, hits = np.sqrt(dot(directions, directions)), np.maximum(np.maximum(enter, flat_enter), nearest)
+    first, last = np.maximum(np.maximum(enter, flat_enter), nearest), np.minimum(leave, flat_leave)
+    near = np.flatnonzero(real & (first < last))
+    hits = np.full(real.shape, MISS)
+    hits[near] = _walk_to_torus(pick(origins, near), pick(directions, near), tubes[near], first[near], last[near])
+    return np.where(hits > nearest, hits, MISS)
+
+
+def _walk_to_torus(origins: Array, directions: Array, tubes: Array, first: Array, last: Array) -> Array:
+    """Where rays meet the ring between two of their points; each step is about as long as the ring is away."""
+    speed, hits = np.sqrt(dot(directions, directions)), first
     for _ in range(MARCH_STEPS):
-        hits = np.minimum(hits + EAGER * _torus_distance(origins + directions * hits, tubes) / speed, leave)
+        hits = np.minimum(hits + EAGER * _torus_distance(origins + directions * hits, tubes) / speed, last)
     for _ in range(POLISH_STEPS):
         points = origins + directions * hits
         approach = -dot(_torus_gradient(points, tubes), directions)
-        hits = np.minimum(hits + _torus_distance(points, tubes) / np.maximum(approach, speed * np.float32(0.1)), leave)
+        hits = np.minimum(hits + _torus_distance(points, tubes) / np.maximum(approach, speed * np.float32(0.1)), last)
     is_there = np.abs(_torus_distance(origins + directions * hits, tubes)) < NEAR_TORUS
-    return np.where(real & is_there & (hits > nearest) & (hits < leave), hits, MISS)
+    return np.where(is_there & (hits < last), hits, MISS)
 
 
 def _torus_distance(points: Array, tubes: Array) -> Array:

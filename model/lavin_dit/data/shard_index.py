@@ -15,7 +15,6 @@ order of the shards. The facts beside the columns are the groups with their numb
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
@@ -170,18 +169,6 @@ class ShardIndex:
     def member(self, number: int) -> Member:
         """One of all members, in the order of the shards."""
         return self._members([number], int(np.searchsorted(self.columns["member_ends"], number, side="right")))[0]
-
-    def rows_in_shard(self, group: Group, shard: int) -> range:
-        """The rows of a group whose pictures lie in a shard: groups follow the order of the shards."""
-        samples = self.columns["pair_samples"][group.rows.start : group.rows.stop]
-        # Numbers of another type would have the whole column converted.
-        first, last = np.searchsorted(samples, self._first_samples[shard : shard + 2].astype(samples.dtype))
-        return range(group.rows.start + int(first), group.rows.start + int(last))
-
-    @cached_property
-    def _first_samples(self) -> NDArray[np.int64]:
-        """By shard, and one past the last sample."""
-        return np.searchsorted(self.columns["sample_shards"], np.arange(len(self.shards) + 1))
 
     def _members(self, numbers: Sequence[int] | NDArray[np.uint32], sample: int) -> tuple[Member, ...]:
         offsets, sizes, digests = (self.columns[name] for name in ("offsets", "sizes", "digests"))

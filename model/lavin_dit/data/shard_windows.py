@@ -1,7 +1,6 @@
 """Parts of a set that are at hand at a time: windows of a few shards, shuffled anew every epoch; fetched ahead where the set is remote."""
 
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Callable
 from itertools import chain
 from typing import Any, Generic, TypeVar
 
@@ -9,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavin_dit.data.distinct import unique_members
-from lavin_dit.data.mixing import Group
 from lavin_dit.data.order import ShuffledStream, Window, WindowedOrder
 from lavin_dit.data.shard_cache import ShardCache
 from lavin_dit.data.shard_index import ShardIndex
 from lavin_dit.data.shards import Clip, Member, ShardSet
-from lavin_dit.data.task import Medium
 
 Row = TypeVar("Row")
 Enter = Callable[[tuple[str, ...], tuple[str, ...]], None]
@@ -86,30 +83,6 @@ class ShardWindows:
                 self._cache.hold(tuple(chain(*self._now.values())), tuple(chain(*self._ahead.values())))
 
         return enter
-
-
-class WindowedGroups:
-    """Which pairs are at hand at a step: those of a window of shards, which moves on as steps take as many samples as it has pairs."""
-
-    def __init__(self, indices: Mapping[Medium, ShardIndex], *, window_shards: int, batch_size: int, seed: int) -> None:
-        self._groups = {(group.task, group.source): (index, group) for index in indices.values() for group in index.groups}
-        self._orders = {
-            index.path: WindowedOrder(_rows_by_shard(index, "pair_samples"), window_shards=window_shards, seed=seed)
-            for index in indices.values()
-            if index.num_pairs
-        }
-        self._batch_size = batch_size
-        self._places = lru_cache(maxsize=2 * len(self._groups))(self._find)
-
-    def __call__(self, step: int, group: Group) -> NDArray[np.int64]:
-        """Positions in a group's list of pairs."""
-        index, _ = self._groups[group]
-        return self._places(group, self._orders[index.path].window_at(step * self._batch_size))
-
-    def _find(self, name: Group, window: Window) -> NDArray[np.int64]:
-        index, group = self._groups[name]
-        rows = (index.rows_in_shard(group, shard) for shard in window.shards)
-        return np.concatenate([np.arange(span.start, span.stop) for span in rows]) - group.rows.start
 
 
 def _rows_by_shard(index: ShardIndex, column: str) -> NDArray[np.int64]:

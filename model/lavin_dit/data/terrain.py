@@ -59,10 +59,14 @@ class Terrain:
         """A height below every place of a disc: what stands there at this height leaves no gap."""
         return min(self.height(x + radius * dx, z + radius * dz) for dx, dz in AROUND) - 0.15 * radius * self.steepest
 
-    def cast(self, eye: Array, directions: Array) -> Array:
-        """Distances at which rays from above meet the ground, inf for those that go up. Shapes: `eye` (3, 1); returns (s,)."""
+    def cast(self, eye: Array, directions: Array, limits: Array) -> Array:
+        """Distances at which rays from above meet the ground, inf for those that go up, or end at their limit above all waves.
+
+        Shapes: `eye` (3, 1); `limits` (s,); returns (s,).
+        """
         hits = np.full(directions.shape[1], MISS, np.float32)
         down = np.flatnonzero(directions[1] < -1e-5)
+        down = down[limits[down] * directions[1, down] < np.float32(self.top) - eye[1]]
         for start in range(0, down.size, CHUNK):
             rays = down[start : start + CHUNK]
             hits[rays] = self._follow(eye, directions[:, rays])

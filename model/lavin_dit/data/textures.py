@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.vectors import Array, Indices, pick
+from lavin_dit.data.vectors import Array, Indices, pick, sine
 
 PATTERNS = ("plain", "checker", "bands", "panels", "patches", "noise", "stripes", "gradient")
 FADE_M = 9.0
@@ -98,7 +98,8 @@ def noise(coordinates: Array) -> Array:
         half = values.shape[1] // 2
         near, far = values[:, :half], values[:, half:]
         values = near + (far - near) * weights[:, axis : axis + 1]
-    return np.asarray(OCTAVE_WEIGHTS @ values[:, 0], np.float32)
+    coarse, fine = OCTAVE_WEIGHTS[:, None] * values[:, 0]
+    return np.asarray(coarse + fine, np.float32)
 
 
 def _hashed(keys: NDArray[np.uint32]) -> Array:
@@ -114,7 +115,7 @@ def _share_of_second(pattern: str, cells: Array, *, bands_axis: int) -> Array:
             return np.zeros(cells.shape[1], np.float32)
         case "patches":
             x, z = np.clip(cells[0], -1e4, 1e4), np.clip(cells[2], -1e4, 1e4)
-            return np.asarray(0.5 + np.sin(2 * x + np.sin(3 * z)) * np.sin(2 * z + np.sin(2 * x)) / 2, np.float32)
+            return np.asarray(0.5 + sine(2 * x + sine(3 * z)) * sine(2 * z + sine(2 * x)) / 2, np.float32)
         case "noise":
             return _sharpened(noise(np.clip(cells, -1e5, 1e5) * np.float32(2)), 2)
         case "stripes":

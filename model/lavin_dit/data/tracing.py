@@ -123,13 +123,13 @@ def things_of(layout: Layout) -> Things:
     )
 
 
-def first_hits(things: Things, eye: Array, directions: Array, ground: Array) -> tuple[Array, Indices]:
-    """How far each ray gets, `ground` at most, and the number of the primitive it meets, or `NO_PART`."""
+def first_hits(things: Things, eye: Array, directions: Array) -> tuple[Array, Indices]:
+    """How far each ray gets, and the number of the primitive it meets, or `MISS` and `NO_PART`."""
     pairs = _find_pairs(things, [_Cone(eye, directions, dot(directions, directions))])
     hits = things.primitives.cast(pairs.parts, pairs.counts, eye[:, :, None], pick(directions, pairs.rays), nearest=NEAREST_M)
-    depths = ground.copy()
+    depths = np.full(directions.shape[1], MISS)
     np.minimum.at(depths, pairs.rays, hits)
-    wins = np.flatnonzero((hits < ground[pairs.rays]) & (hits == depths[pairs.rays]))
+    wins = np.flatnonzero((hits < MISS) & (hits == depths[pairs.rays]))
     first = np.full(directions.shape[1], NO_PART, np.intp)
     first[pairs.rays[wins]] = np.repeat(pairs.parts, pairs.counts)[wins]
     return depths, first

@@ -82,7 +82,7 @@ def test_what_is_bad_is_skipped_with_its_reason_and_the_rest_is_found(tmp_path: 
     bad = {
         "a.png": "lies outside of a task's folder",
         "My Task": "a task's folder is named with",
-        "depth/valid": "does not belong in a task's folder",
+        "depth/valid": "lies beside a task's splits",
         "depth/train/alone_input.png": "has no target",
         "depth/train/a_input.webp": "repeats the name a_input",
         "depth/train/b.png": "must be named <name>_input or <name>_target",

@@ -99,6 +99,14 @@ def test_a_frame_that_is_missing_between_others_is_named(tmp_path: Path, gone: i
     assert refusal(tmp_path) == f"RAW/mine/train/a_input: lacks the frame {gone:03d} between {gone - 1:03d} and {gone + 1:03d}"
 
 
+def test_a_pair_that_lacks_a_frame_is_left_out_once_and_its_other_side_is_not_called_alone(tmp_path: Path) -> None:
+    put_pair(tmp_path / "mine" / "train")
+    (tmp_path / "mine" / "train" / "a_target" / "003.png").unlink()
+    found = find_raw(tmp_path, seed=0, test_fraction=0.0, on_bad="skip")
+    assert not found.pairs
+    assert [skipped.reason for skipped in found.skipped] == [f"{tmp_path}/mine/train/a_target: lacks the frame 003 between 002 and 004"]
+
+
 def test_a_frame_that_is_missing_at_the_end_shows_in_the_number_of_frames(tmp_path: Path) -> None:
     put_pair(tmp_path / "mine" / "train")
     (tmp_path / "mine" / "train" / "a_target" / "006.png").unlink()
@@ -180,7 +188,7 @@ def test_a_bad_clip_is_skipped_and_the_others_are_found(tmp_path: Path) -> None:
     put(tmp_path / CLIP_TASK / "train" / "c_target" / "notes.txt", b"")
     found = find(tmp_path, on_bad="skip")
     assert [pair.scene[:7] for pair in found.pairs] == ["pair-a-", "pair-c-"]
-    assert [Path(skipped.label).name for skipped in found.skipped] == ["b_input", "notes.txt", "b_target"]
+    assert [Path(skipped.label).name for skipped in found.skipped] == ["b_input", "notes.txt"]
 
 
 def test_numbers_of_any_length_are_in_order() -> None:

@@ -129,14 +129,6 @@ def test_tasks_without_training_pairs_and_clips_that_are_not_asked_for_are_left_
     assert all(equal(first, second) for first, second in zip(draws(sampler, 20), draws(make_sampler(), 20), strict=True))
 
 
-def test_only_what_is_at_hand_is_drawn() -> None:
-    at_hand: dict[Group, list[int]] = {("depth", "scenes"): [], ("edges", "scenes"): [1, 4, 6, 8], ("video_depth", "scenes"): [0]}
-    sampler = make_sampler(WITH_CLIPS, clip_share=0.5, reach=lambda _step, group: at_hand[group])
-    for episode in draws(sampler, 100):
-        assert episode.group == ("edges", "scenes"), "one clip alone makes no episode"
-        assert {episode.query, *episode.context} <= {1, 4, 6, 8}
-
-
 def test_a_source_with_too_few_pairs_is_left_out_with_a_warning_that_names_it(caplog: pytest.LogCaptureFixture) -> None:
     sampler = make_sampler(COUNTS | {("depth", "kitti"): 3, ("edges", "photos"): 2}, sources={"photos": 5.0})
     assert [record.getMessage() for record in caplog.records] == [
@@ -152,12 +144,6 @@ def test_too_few_pairs_of_what_is_never_drawn_are_no_matter(caplog: pytest.LogCa
     episodes = draws(make_sampler(counts, tasks={"pose": 0.0}, sources={"kitti": 0.0}), 100)
     assert {episode.group for episode in episodes} == set(COUNTS)
     assert not caplog.records
-
-
-def test_too_little_at_hand_is_refused() -> None:
-    sampler = make_sampler(reach=lambda _step, _group: [0, 1])
-    with pytest.raises(InputError, match="the shards that are read at step 3 hold too few pairs of every task: read more shards at once"):
-        sampler.draw(3, 0)
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 5, 8])

@@ -171,8 +171,8 @@ def test_a_name_that_repeats_inside_a_tar_or_in_val_and_test_or_among_photograph
     [
         ("a.png", "RAW/a.png: lies outside of a task's folder"),
         ("My Task/train/a_input.png", "RAW/My Task: a task's folder is named with at most 40 lower-case letters"),
-        ("depth/a_input.png", "RAW/depth/a_input.png: does not belong in a task's folder: only the folders train, test, val do"),
-        ("depth/valid/a_input.png", "RAW/depth/valid: does not belong in a task's folder"),
+        ("depth/a_input.png", "RAW/depth/a_input.png: lies beside a task's splits: only the folders train, test, val do, put it into one"),
+        ("depth/valid/a_input.png", "RAW/depth/valid: lies beside a task's splits"),
         ("depth/train/a.png", "RAW/depth/train/a.png: must be named <name>_input or <name>_target"),
         ("depth/train/_input.png", "RAW/depth/train/_input.png: must be named <name>_input or <name>_target"),
         ("depth/train/notes.txt", "RAW/depth/train/notes.txt: is not an image or a video that can be read here (.png, .jpg"),
@@ -182,6 +182,14 @@ def test_a_name_that_repeats_inside_a_tar_or_in_val_and_test_or_among_photograph
 def test_what_does_not_follow_the_layout_is_refused_by_name(tmp_path: Path, name: str, expected: str) -> None:
     put(tmp_path / name)
     assert refusal(tmp_path).startswith(expected)
+
+
+def test_a_data_set_that_no_source_names_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    put(tmp_path / "coco" / "annotations" / "instances_train2017.json")
+    put(tmp_path / "coco" / "train2017" / "1.jpg")
+    reason = refusal(tmp_path)
+    assert reason.startswith("RAW/coco/annotations/instances_train2017.json: is not an image that can be read here")
+    assert reason.endswith("; a published data set is read once prepare.sources names its folder")
 
 
 def test_folders_that_hold_nothing_are_refused_by_name(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from lavin_dit.data.cache_folder import CacheFolder
 from lavin_dit.data.distinct import unique_members
 from lavin_dit.data.latents import encode_shards
 from lavin_dit.data.remote_shards import open_remote
-from lavin_dit.data.shard_windows import ShardWindows, WholeSet, WindowedGroups
+from lavin_dit.data.shard_windows import ShardWindows, WholeSet
 from lavin_dit.data.shard_writer import ShardWriter
 from lavin_dit.data.shards import SPLITS, ShardSet, write_manifest
 from lavin_dit.errors import InputError
@@ -179,30 +179,3 @@ def test_pictures_of_clips_are_shown_where_there_are_no_others(tmp_path: Path) -
         windows, whole = ShardWindows(shards, window_shards=1, seed=0), WholeSet(shards, seed=0)
         shown = [{stream.pictures.at(position).sha256 for position in range(20)} for stream in (windows, whole)]
         assert shown[0] == shown[1] == {member.sha256 for member in unique_members(shards)}
-
-
-def test_pairs_at_hand_lie_in_a_window_that_moves_on_and_in_an_epoch_all_were(folder: Path) -> None:
-    with ShardSet(folder, "train") as shards:
-        groups = WindowedGroups(shards.indices, window_shards=WINDOW, batch_size=1, seed=0)
-        for group in shards.groups:
-            pairs = shards.pairs_of(*group)
-            num_steps = shards.indices["clip" if len(pairs[0].input) > 1 else "image"].num_pairs
-            seen: set[int] = set()
-            for step in range(num_steps):
-                places = groups(step, group).tolist()
-                assert len({pairs[place].input[0].shard for place in places}) <= WINDOW
-                seen.update(places)
-            assert seen == set(range(len(pairs)))
-
-
-def test_all_groups_of_a_step_lie_in_the_same_shards(folder: Path) -> None:
-    with ShardSet(folder, "train") as shards:
-        groups = WindowedGroups(shards.indices, window_shards=WINDOW, batch_size=4, seed=0)
-        for step in range(20):
-            used = {
-                shards.pairs_of(*group)[place].input[0].shard
-                for group in shards.groups
-                if not group[0].startswith("video")
-                for place in groups(step, group).tolist()
-            }
-            assert 0 < len(used) <= WINDOW

@@ -110,16 +110,6 @@ def test_a_scene_larger_than_a_shard_has_its_own(tmp_path: Path) -> None:
     assert len(list((write(tmp_path / "shards", count=3, shard_bytes=1) / "train").glob("*.tar"))) == 3
 
 
-def test_a_shards_rows_of_a_group_are_found_without_a_search_through_all(tmp_path: Path) -> None:
-    with ShardSet(write(tmp_path / "shards"), "train") as shards:
-        index = shards.indices["image"]
-        for group in index.groups:
-            found = [index.rows_in_shard(group, shard) for shard in range(len(index.shards))]
-            assert [row for rows in found for row in rows] == list(group.rows)
-            for shard, rows in enumerate(found):
-                assert {index.pair(row).input[0].shard for row in rows} <= {index.shards[shard]}
-
-
 def test_every_member_is_found_by_its_number(tmp_path: Path) -> None:
     with ShardSet(write(tmp_path / "shards"), "train") as shards:
         index = shards.indices["image"]

@@ -9,6 +9,7 @@ from lavin_dit.data.scenes import FAR_M
 from lavin_dit.data.terrain import Terrain, Wave
 
 SIZE = 48
+NO_LIMIT = np.full(SIZE * SIZE, np.inf, np.float32)
 
 
 def rolling_layouts(count: int) -> list[Layout]:
@@ -29,7 +30,7 @@ def test_rays_end_on_the_ground_and_nowhere_go_below_it() -> None:
     for layout in rolling_layouts(3):
         assert layout.terrain is not None
         directions = pixel_rays(layout)
-        hits = layout.terrain.cast(layout.camera.eye, directions)
+        hits = layout.terrain.cast(layout.camera.eye, directions, NO_LIMIT)
         seen = np.flatnonzero(hits < FAR_M)
         assert seen.size > 0.2 * hits.size
         ends = layout.camera.eye + directions[:, seen] * hits[seen]
@@ -40,11 +41,24 @@ def test_rays_end_on_the_ground_and_nowhere_go_below_it() -> None:
         assert (on_the_way[1] > heights_at(layout.terrain, on_the_way) - 5e-3).mean() > 0.99
 
 
+def test_rays_that_end_above_all_waves_meet_no_ground_and_the_others_meet_it_where_they_did() -> None:
+    layout = rolling_layouts(1)[0]
+    assert layout.terrain is not None
+    directions, eye = pixel_rays(layout), layout.camera.eye
+    hits = layout.terrain.cast(eye, directions, NO_LIMIT)
+    limits = hits * np.random.default_rng(0).uniform(0.5, 1.1, hits.size).astype(np.float32)
+    limited = layout.terrain.cast(eye, directions, limits)
+    is_above = np.isfinite(hits) & (eye[1] + directions[1] * limits > layout.terrain.top)
+    assert 0.1 < is_above.mean() < 0.9
+    assert np.isinf(limited[is_above]).all()
+    np.testing.assert_array_equal(limited[~is_above], hits[~is_above])
+
+
 def test_rays_that_go_up_meet_no_ground() -> None:
     layout = rolling_layouts(1)[0]
     assert layout.terrain is not None
     directions = pixel_rays(layout)
-    hits = layout.terrain.cast(layout.camera.eye, directions)
+    hits = layout.terrain.cast(layout.camera.eye, directions, NO_LIMIT)
     np.testing.assert_array_equal(np.isinf(hits), directions[1] >= -1e-5)
 
 

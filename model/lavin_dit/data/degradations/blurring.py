@@ -31,11 +31,11 @@ def shake(picture: Picture, _depth: Depth | None, generator: np.random.Generator
     """Gathers linear light while the camera moves along a straight or curved path, 10-22 % of the picture long."""
     kernel = draw_path(picture.shape[0], generator)
     reach = kernel.shape[0] // 2
-    light = np.pad(to_light(picture), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
+    light = np.pad(to_light(picture).astype(np.float64), ((reach, reach), (reach, reach), (0, 0)), mode="edge")
     return to_picture(oaconvolve(light, kernel[..., None], mode="valid", axes=(0, 1)))
 
 
-def draw_path(height: int, generator: np.random.Generator) -> NDArray[np.float32]:
+def draw_path(height: int, generator: np.random.Generator) -> NDArray[np.float64]:
     """The time spent at each offset from the middle, as a square of odd size that sums to 1."""
     length = generator.uniform(*PATH_LENGTH) * height
     direction = generator.uniform(0, 2 * math.pi)
@@ -47,7 +47,7 @@ def draw_path(height: int, generator: np.random.Generator) -> NDArray[np.float32
     return _splat(points - points.mean(axis=0))
 
 
-def _splat(points: NDArray[np.float64]) -> NDArray[np.float32]:
+def _splat(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Shares each point out over the four cells around it."""
     reach = math.ceil(np.abs(points).max()) + 1
     kernel = np.zeros((2 * reach + 1, 2 * reach + 1))
@@ -56,4 +56,4 @@ def _splat(points: NDArray[np.float64]) -> NDArray[np.float32]:
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         shares = np.abs(1 - dx - part[:, 0]) * np.abs(1 - dy - part[:, 1])
         np.add.at(kernel, (corner[:, 1] + dy + reach, corner[:, 0] + dx + reach), shares)
-    return np.asarray(kernel / kernel.sum(), np.float32)
+    return np.asarray(kernel / kernel.sum(), np.float64)

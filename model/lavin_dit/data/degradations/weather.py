@@ -74,7 +74,7 @@ def add_snow(picture: Picture, depth: Depth | None, generator: np.random.Generat
 
 def scatter(light: Light, depth: Depth, air: Light, per_m: float) -> Light:
     """The light that is left of a scene's, and what the air adds. Shapes: light (h, w, 3), depth (h, w), air (3,)."""
-    transmission: Light = np.exp(np.float32(-per_m) * depth)[..., None]
+    transmission: Light = np.exp(-per_m * depth, dtype=np.float64).astype(np.float32)[..., None]
     return light * transmission + air * (1 - transmission)
 
 
