@@ -37,6 +37,7 @@ def test_training_learns(alone: Path) -> None:
         (2, {"sharding": "full"}),
         (2, {"sharding": "full", "micro_batch": 1, "activation_checkpointing": "full"}),
         (4, {"sharding": "full", "micro_batch": 1, "activation_checkpointing": "selective"}),
+        (2, {"sharding": "full", "cpu_offload": True, "micro_batch": 2}),
     ],
     ids=lambda value: value if isinstance(value, int) else ",".join(f"{name}={setting}" for name, setting in value.items()) or "ddp",
 )
@@ -61,8 +62,10 @@ def test_half_precision_stays_near(sharding: str, alone: Path, tmp_path: Path) -
     assert all(weight.dtype == torch.float32 for weight in load_file(folder / "weights.safetensors").values())
 
 
-def test_compiled_blocks_train_what_plain_ones_do(alone: Path, tmp_path: Path) -> None:
-    compare(train(tmp_path / "run", 1, execution={"compile": True}), alone)
+@pytest.mark.parametrize(("processes", "execution"), [(1, {}), (2, {"sharding": "full", "activation_checkpointing": "selective"})])
+def test_compiled_blocks_train_what_plain_ones_do(processes: int, execution: dict[str, Any], alone: Path, tmp_path: Path) -> None:
+    # Compiling takes its time, above all on a busy machine, and is no stall.
+    compare(train(tmp_path / "run", processes, execution={"compile": True, **execution}, guard={"stall_timeout_s": 600.0}), alone)
 
 
 @pytest.mark.gpu

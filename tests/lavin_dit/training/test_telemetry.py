@@ -13,6 +13,7 @@ import pytest
 import torch
 from prometheus_client.parser import text_string_to_metric_families
 
+from lavin_dit.data.tasks import TASKS
 from lavin_dit.errors import InputError
 from lavin_dit.training.checkpoints import Saved
 from lavin_dit.training.exporter import ADDRESS_VARIABLE, PORT_VARIABLE
@@ -265,8 +266,7 @@ def test_a_folder_that_is_gone_hides_its_disk_and_nothing_else(port: int, tmp_pa
 
 def test_series_of_a_process_are_few(tmp_path: Path) -> None:
     measures = Measures("dit", ALONE, tmp_path)
-    tasks = [f"task{number}" for number in range(24)]
-    for name in tasks:
+    for name in TASKS:
         measures.take_bucket("task", name, 0.1)
     for number in range(10):
         measures.take_bucket("time", f"0.{number}", 0.1)

@@ -12,9 +12,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from lavin_dit.training.fit import HEARTBEATS
 from lavin_dit.training.heartbeats import Heartbeat, Peers, Sighting, fault, heartbeat_file, write_heartbeat
 from lavin_dit.training.processes import Processes, join_processes
 from lavin_dit.training.watchdog import Watchdog
+from tests.lavin_dit.training.tiny_runs import ENVIRONMENT, command_of, steps_done, wait_until
 
 TIMEOUT_S = 1.2
 STEPS = 2
@@ -177,6 +179,22 @@ def test_a_rank_that_is_stopped_is_named_by_the_others_under_torchrun(tmp_path: 
         assert torchrun.wait(timeout=60) == 1
     assert all(line.startswith("rank 1 (") and line.endswith("ranks 0, 2 wait in update") for line in stalled_lines(said))
     assert stalled_lines(said)
+
+
+def test_a_sharded_training_whose_collective_hangs_ends_and_names_the_rank_that_is_stopped(tmp_path: Path) -> None:
+    changed = {"steps": 100_000, "execution": {"sharding": "full"}, "guard": {"stall_timeout_s": 10 * TIMEOUT_S}}
+    with subprocess.Popen(command_of(tmp_path, changed, 2), env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as torchrun:
+        wait_until(lambda: steps_done(tmp_path) >= 5, "two processes train")
+        stopped = Heartbeat.model_validate_json(heartbeat_file(tmp_path / HEARTBEATS, 1).read_bytes()).pid
+        os.kill(stopped, signal.SIGSTOP)
+        assert torchrun.stderr is not None
+        said = next(line.decode() for line in torchrun.stderr if line.startswith(b"lavin: stalled: "))
+        # A stopped process does not follow torchrun's SIGTERM either.
+        os.kill(stopped, signal.SIGKILL)
+        torchrun.communicate(timeout=60)
+    assert torchrun.returncode == 1
+    assert said.startswith(f"lavin: stalled: rank 1 (process {stopped} on ")
+    assert said.endswith("; rank 0 waits in update\n")
 
 
 def test_long_steps_of_phases_within_their_time_are_no_stall(tmp_path: Path) -> None:
