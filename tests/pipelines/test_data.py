@@ -409,6 +409,7 @@ def test_wrong_keys_no_remote_and_a_store_that_is_down_are_one_sentence_each(
     project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "is not tracked yet" in project.refused("push")
+    assert "is not here; `lavin data add` begins a first version" in project.refused("status")
     project.data("add", write_pairs(tmp_path / "first", range(1)), "--task", "depth")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     said = project.refused("push")
