@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lavin_dit.data.column_files import write_columns
-from lavin_dit.data.loading import PictureLoader
-from lavin_dit.data.order import sample_at
-from lavin_dit.data.shard_index import INDEX_OF_MEDIUM, ShardIndex
-from lavin_dit.data.shard_windows import ShardWindows
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import Member, Pair, ShardSet, write_manifest
-from lavin_dit.data.tars import TarReader
+from lavin_dit.data.reading.loading import PictureLoader
+from lavin_dit.data.reading.order import sample_at
+from lavin_dit.data.reading.shard_windows import ShardWindows
+from lavin_dit.data.shards.column_files import write_columns
+from lavin_dit.data.shards.index import INDEX_OF_MEDIUM, ShardIndex
+from lavin_dit.data.shards.shard_set import Member, Pair, ShardSet, write_manifest
+from lavin_dit.data.shards.tars import TarReader
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
 
 SIDE, TASK, BATCH, REPEATS = 256, "denoising", 32, 3

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from components import prepare
 from lavin_dit.config import PrepareConfig
-from lavin_dit.data.packing import pack
 from lavin_dit.data.preparing.making import Workshop
 from lavin_dit.data.preparing.material import find_material
 from lavin_dit.data.preparing.work import plan_work
 from lavin_dit.data.preparing.workers import write_parts
-from lavin_dit.data.shards import SPLITS, ShardSet
-from lavin_dit.data.tars import BLOCK
+from lavin_dit.data.shards.packing import pack
+from lavin_dit.data.shards.shard_set import SPLITS, ShardSet
+from lavin_dit.data.shards.tars import BLOCK
 from lavin_dit.data.tasks import TASKS
 
 EASY_TASKS = (

@@ -12,9 +12,9 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 
-from lavin_dit.data.clips import render_moving_scene
-from lavin_dit.data.layout import EASY, World
-from lavin_dit.data.scenes import render_scene
+from lavin_dit.data.world.clips import render_moving_scene
+from lavin_dit.data.world.layout import EASY, World
+from lavin_dit.data.world.scenes import render_scene
 
 SEED = 0
 WORLDS = {

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from components import prepare, train_vae
 from lavin_dit.config import load_config
-from lavin_dit.data.distinct import unique_members
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.distinct import unique_members
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.evaluation.reconstruction import clip_metrics, psnr, ssim
 from lavin_dit.inference import to_model
 from lavin_dit.vae.statistics import describe_latents

@@ -19,7 +19,7 @@ from components.dataset_checks import check_data, find_files
 from components.dataset_versions import Objects, scratch_folder, version_here
 from components.folders import exclusive
 from lavin_dit.config import PrepareConfig
-from lavin_dit.data.matching import ROLE_ENDINGS
+from lavin_dit.data.raw.matching import ROLE_ENDINGS
 from lavin_dit.errors import InputError
 from lavin_dit.progress import Progress
 

@@ -11,11 +11,11 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from components.dataset_versions import Version
-from lavin_dit.data.holding_out import SPLIT_OF_FOLDER
-from lavin_dit.data.images import SUFFIXES
-from lavin_dit.data.matching import ROLE_ENDINGS, ROLES, natural_order, plain_name
-from lavin_dit.data.pairs import PHOTOS
-from lavin_dit.data.sources import TAR_SUFFIX, Source, list_tar
+from lavin_dit.data.raw.holding_out import SPLIT_OF_FOLDER
+from lavin_dit.data.raw.images import SUFFIXES
+from lavin_dit.data.raw.matching import ROLE_ENDINGS, ROLES, natural_order, plain_name
+from lavin_dit.data.raw.pairs import PHOTOS
+from lavin_dit.data.raw.sources import TAR_SUFFIX, Source, list_tar
 from lavin_dit.errors import InputError
 
 Noun = Literal["pair", "photograph", "file"]

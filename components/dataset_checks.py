@@ -7,12 +7,12 @@ from functools import partial
 from pathlib import Path
 
 from lavin_dit.config import PrepareConfig
-from lavin_dit.data.holding_out import SPLIT_OF_FOLDER
-from lavin_dit.data.matching import FrameFolder, Side
-from lavin_dit.data.pairs import PHOTOS, TASK_NAME, FilePair, find_raw, read_pair
-from lavin_dit.data.refusals import Refusals
-from lavin_dit.data.sides import check_lengths, check_sizes, open_frames, read_image
-from lavin_dit.data.sources import TAR_SUFFIX, entries_of, walk
+from lavin_dit.data.raw.holding_out import SPLIT_OF_FOLDER
+from lavin_dit.data.raw.matching import FrameFolder, Side
+from lavin_dit.data.raw.pairs import PHOTOS, TASK_NAME, FilePair, find_raw, read_pair
+from lavin_dit.data.raw.refusals import Refusals
+from lavin_dit.data.raw.sides import check_lengths, check_sizes, open_frames, read_image
+from lavin_dit.data.raw.sources import TAR_SUFFIX, entries_of, walk
 from lavin_dit.errors import InputError
 from lavin_dit.progress import Progress
 

@@ -10,9 +10,9 @@ from PIL import Image
 
 from components.dataset_changes import Changes, Group, Item, Part
 from components.dataset_versions import Version
-from lavin_dit.data.matching import ROLES, medium_of
-from lavin_dit.data.sides import open_frames, read_image
-from lavin_dit.data.sources import Source
+from lavin_dit.data.raw.matching import ROLES, medium_of
+from lavin_dit.data.raw.sides import open_frames, read_image
+from lavin_dit.data.raw.sources import Source
 from lavin_dit.errors import InputError
 
 TEMPLATE = "data_changes.html.j2"

@@ -17,7 +17,7 @@ from components.dataset_checkout import Checkout
 from components.dvc_files import FOLDER_MD5, SUFFIX
 from components.dvc_storage import LocalDvc, Storage
 from components.entry import StepFailedError
-from lavin_dit.data.pairs import TASK_NAME
+from lavin_dit.data.raw.pairs import TASK_NAME
 from lavin_dit.errors import InputError
 
 IMPORTED = "imported"

@@ -13,9 +13,9 @@ from torch import Tensor
 from components.evaluation_facts import gather_configs, gather_facts
 from components.folders import atomic_folder, step_key, write_json, write_text
 from lavin_dit.config import EvaluateConfig
-from lavin_dit.data.picture_files import encode_png
 from lavin_dit.data.pixels import Pixels
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.picture_files import encode_png
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.tasks import TASKS, task_of
 from lavin_dit.evaluation.answers import Model, Question, ask, in_batches
 from lavin_dit.evaluation.metrics import Measurement, aggregate, measure, undefined

@@ -14,7 +14,7 @@ from components.code_version import git_commit, source_hash
 from components.folders import fingerprint, read_json
 from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import EvaluateConfig
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.hashing import file_sha256
 from lavin_dit.weights import WEIGHTS_FILE, TrainedVae, num_parameters

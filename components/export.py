@@ -16,7 +16,7 @@ from components.folders import atomic_folder, read_json, write_json, write_text
 from components.pod_environment import IMAGE_VARIABLE, RUN_VARIABLE
 from components.steps import STEP_OF_OUTPUT
 from lavin_dit.config import ExportConfig
-from lavin_dit.data.shards import MANIFEST_NAME, ShardSet
+from lavin_dit.data.shards.shard_set import MANIFEST_NAME, ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.export.bundle import Model, gather_facts, list_files, pick_contexts, render_card, write_contexts, write_table
 from lavin_dit.export.format import CARD_FILE, FACTS_FILE, GRAPHS

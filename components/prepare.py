@@ -12,14 +12,14 @@ from components.code_version import source_hash
 from components.entry import StepFailedError
 from components.folders import atomic_folder, step_key, write_json
 from lavin_dit.config import PrepareConfig
-from lavin_dit.data.packing import pack
 from lavin_dit.data.preparing.making import Workshop
 from lavin_dit.data.preparing.material import Material, count_material, find_material, num_clips
 from lavin_dit.data.preparing.skipping import Loss, check_losses, list_losses
 from lavin_dit.data.preparing.work import Work, plan_work
 from lavin_dit.data.preparing.workers import usable_cpus, write_parts
-from lavin_dit.data.shard_index import INDEX_OF_MEDIUM, STEM_OF_MEDIUM
-from lavin_dit.data.shards import MANIFEST_NAME, SPLITS, Counts, count_pairs, write_manifest
+from lavin_dit.data.shards.index import INDEX_OF_MEDIUM, STEM_OF_MEDIUM
+from lavin_dit.data.shards.packing import pack
+from lavin_dit.data.shards.shard_set import MANIFEST_NAME, SPLITS, Counts, count_pairs, write_manifest
 
 logger = logging.getLogger(__name__)
 

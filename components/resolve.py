@@ -10,7 +10,7 @@ from components.data_version import data_hash
 from components.folders import atomic_folder, step_key, write_json
 from components.prepare import count_scenes
 from lavin_dit.config import SECTIONS, Config
-from lavin_dit.data.shards import SPLITS, Counts
+from lavin_dit.data.shards.shard_set import SPLITS, Counts
 from lavin_dit.data.tasks import task_of
 from lavin_dit.errors import InputError
 

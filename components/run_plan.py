@@ -11,7 +11,7 @@ from components.resolve import check_data, write_plan
 from components.run_request import RunRequest
 from components.tracked_data import Located, fetched_folder, list_names, locate, remember, remember_folder
 from lavin_dit.config import Config
-from lavin_dit.data.sources import TAR_SUFFIX
+from lavin_dit.data.raw.sources import TAR_SUFFIX
 from lavin_dit.errors import InputError
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import GIB, RESERVED_GIB

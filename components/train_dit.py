@@ -10,8 +10,8 @@ from components.folders import write_json
 from components.shared_folder import identity_under_way, shared_folder
 from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
 from lavin_dit.data.latents import encode_shards
-from lavin_dit.data.remote_shards import OpenShards, open_shards
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.reading.remote_shards import OpenShards, open_shards
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.task import Medium
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from components.folders import write_json
 from components.shared_folder import identity_under_way, shared_folder
-from lavin_dit.data.distinct import unique_members
-from lavin_dit.data.remote_shards import open_shards
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.reading.remote_shards import open_shards
+from lavin_dit.data.shards.distinct import unique_members
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.reconstruction import clip_metrics, psnr, ssim
 from lavin_dit.inference import to_model, to_pixels

@@ -59,7 +59,7 @@ def predict(
 
 def _plan(queries: list[Path], out: Path) -> dict[Path, Path]:
     """Where the answer to each picture goes; refuses before anything is loaded."""
-    from lavin_dit.data.images import SUFFIXES
+    from lavin_dit.data.raw.images import SUFFIXES
     from lavin_dit.export.pictures import find_images
 
     pictures = [picture for query in queries for picture in (find_images(query) if query.is_dir() else [query])]

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.folders import read_json
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from pipelines.local import Outcome, RunFolder
 from pipelines.times import show_duration
 

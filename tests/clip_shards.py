@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-from lavin_dit.data.clips import render_clip
-from lavin_dit.data.scenes import render_scene
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.shards.shard_set import write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
+from lavin_dit.data.world.clips import render_clip
+from lavin_dit.data.world.scenes import render_scene
 
 RESOLUTION, CLIP_FRAMES = 16, 9
 NUM_TRAIN_CLIPS, NUM_TEST_CLIPS = 4, 2

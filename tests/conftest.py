@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from components.folders import write_json
 from components.registry.history import read_history
 from components.registry.releases import Release, assign, register
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.shards.shard_set import write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
 from lavin_dit.export.integrity import checksums_digest, write_checksums
 
@@ -121,7 +121,7 @@ def export_inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     import numpy as np
     import torch
 
-    from lavin_dit.data.shards import SPLITS
+    from lavin_dit.data.shards.shard_set import SPLITS
     from lavin_dit.dit.j_dit import JDit
     from lavin_dit.presets import DIT_PRESETS, VAE_PRESETS
     from lavin_dit.vae.st_vae import STVae

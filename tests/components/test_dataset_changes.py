@@ -16,7 +16,7 @@ from components.data_version import file_md5
 from components.dataset_changes import find_changes
 from components.dataset_page import render_changes
 from components.dataset_versions import Version
-from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards.picture_files import encode_png
 
 PNG = encode_png(np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3))
 NAMES = st.sampled_from(

@@ -14,9 +14,9 @@ from PIL import Image
 from components import evaluate, prepare
 from components.folders import write_json
 from lavin_dit.config import EvaluateConfig, PrepareConfig, SamplingConfig
-from lavin_dit.data.scenes import render_scene
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.tasks import TASKS, ImagePair, task_of
+from lavin_dit.data.world.scenes import render_scene
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.answers import Model, Question, ask

@@ -19,14 +19,14 @@ from PIL import Image
 from components import prepare
 from components.steps import load_step
 from lavin_dit.config import PrepareConfig, SourceConfig
-from lavin_dit.data.clips import render_clip
 from lavin_dit.data.preparing.making import Workshop, sample_name
 from lavin_dit.data.preparing.material import find_material
 from lavin_dit.data.preparing.work import plan_work
 from lavin_dit.data.preparing.workers import usable_cpus, write_parts
-from lavin_dit.data.scenes import render_scene
-from lavin_dit.data.shards import ShardSet, verify_shards
+from lavin_dit.data.shards.shard_set import ShardSet, verify_shards
 from lavin_dit.data.tasks import TASKS
+from lavin_dit.data.world.clips import render_clip
+from lavin_dit.data.world.scenes import render_scene
 from lavin_dit.errors import InputError
 
 TEN = (

@@ -11,7 +11,7 @@ import torch
 from components import train_dit, train_vae
 from components.entry import clear_errors
 from lavin_dit.config import Config, load_config
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.training.fit import fit
 from lavin_dit.training.history import read_history

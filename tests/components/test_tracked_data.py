@@ -30,7 +30,7 @@ from components.run_request import RunRequest
 from components.store import open_input
 from components.tracked_data import Located, fetch, fetched_folder, list_names, locate, recall, remember, remember_folder
 from lavin_dit.config import section_to_json
-from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.errors import InputError
 from tests.git_server import PASSWORD, USER, serve_git
 from tests.s3_server import BUCKET, KEY, SECRET, S3Server, serve

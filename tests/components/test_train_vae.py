@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 
 from components.train_vae import run
 from lavin_dit.config import load_config
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.shards.shard_set import write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.errors import InputError
 from lavin_dit.training.history import read_history
 from lavin_dit.training_config import TrainVaeConfig

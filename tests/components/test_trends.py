@@ -14,7 +14,7 @@ from components.folders import read_json, write_json
 from components.study import resize
 from components.trends import write_trends
 from lavin_dit.config import load_config
-from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.data.tasks import task_of
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.metrics import primary_metric

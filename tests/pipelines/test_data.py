@@ -25,7 +25,7 @@ from components import dataset_adding
 from components.data_version import hash_tree
 from components.dataset_checkout import open_checkout
 from components.entry import StepFailedError
-from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.errors import InputError
 from pipelines.data import data
 from tests.s3_server import BUCKET, SECRET, S3Server, serve

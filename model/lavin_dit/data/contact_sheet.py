@@ -11,11 +11,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from lavin_dit.data.clips import MovingScene, render_moving_scene
-from lavin_dit.data.layout import World
 from lavin_dit.data.pixels import Picture
-from lavin_dit.data.scenes import render_scene
 from lavin_dit.data.tasks import TASKS, Task, generator_of, pair_of_clip, pair_of_scene
+from lavin_dit.data.world.clips import MovingScene, render_moving_scene
+from lavin_dit.data.world.layout import World
+from lavin_dit.data.world.scenes import render_scene
 
 IMAGE_SHEET, VIDEO_SHEET = "image_tasks.png", "video_tasks.png"
 TASKS_FIELD = "tasks"

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from lavin_dit.data.mixing import EpisodeWeights as EpisodeWeights
 from lavin_dit.data.mixing import Group, Mix, Mixer
-from lavin_dit.data.shards import Pair
+from lavin_dit.data.shards.shard_set import Pair
 from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 

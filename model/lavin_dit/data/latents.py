@@ -20,10 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lavin_dit.data.distinct import KEY, DistinctFrames, Frames, content_key
-from lavin_dit.data.shard_cache import ShardCache
-from lavin_dit.data.shard_index import ShardIndex
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.reading.shard_cache import ShardCache
+from lavin_dit.data.shards.distinct import KEY, DistinctFrames, Frames, content_key
+from lavin_dit.data.shards.index import ShardIndex
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.task import Medium
 from lavin_dit.inference import to_model
 from lavin_dit.progress import Progress

@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.clips import MovingScene
 from lavin_dit.data.pixels import Clip, Picture
-from lavin_dit.data.scenes import Scene
+from lavin_dit.data.world.clips import MovingScene
+from lavin_dit.data.world.scenes import Scene
 
 Kind = Literal["depth", "normals", "labels", "instances", "mask", "edges", "image", "flow", "keypoints", "boxes"]
 Medium = Literal["image", "clip"]

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from lavin_dit.data import encodings
-from lavin_dit.data.clips import MovingScene
-from lavin_dit.data.encodings import Box
+from lavin_dit.data.drawings import encodings
+from lavin_dit.data.drawings.encodings import Box
 from lavin_dit.data.pixels import Clip, Picture
-from lavin_dit.data.scenes import FIRST_SOLID, Scene
 from lavin_dit.data.task import FrameChoice, View
+from lavin_dit.data.world.clips import MovingScene
+from lavin_dit.data.world.scenes import FIRST_SOLID, Scene
 
 EDGE_REFERENCE_SIZE = 64
 UNKNOWN_GREY = 128

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lavin_dit.config import EvaluateConfig
 from lavin_dit.data.pixels import CLIP_DIMENSIONS, Pixels
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.tasks import ClipPair, ImagePair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.evaluation.held_out_loss import held_out_losses

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.metrics import structural_similarity
 
-from lavin_dit.data import encodings
+from lavin_dit.data.drawings import encodings
 from lavin_dit.data.pixels import Picture
 from lavin_dit.evaluation.measurement import Measurement, undefined
 

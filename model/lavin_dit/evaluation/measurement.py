@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.layout import CLASSES
 from lavin_dit.data.tasks import Kind
+from lavin_dit.data.world.layout import CLASSES
 
 Counts = NDArray[np.int64] | NDArray[np.float64]
 Better = Literal["lower", "higher"]

@@ -4,10 +4,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from lavin_dit.data.boxes import box_iou
-from lavin_dit.data.encodings import find_box
+from lavin_dit.data.drawings.boxes import box_iou
+from lavin_dit.data.drawings.encodings import find_box
+from lavin_dit.data.drawings.skeletons import Peaks, disc_radius, find_peaks
 from lavin_dit.data.pixels import Picture
-from lavin_dit.data.skeletons import Peaks, disc_radius, find_peaks
 from lavin_dit.evaluation.measurement import Measurement, undefined
 
 WITHIN_SHARE = 0.1

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
-from lavin_dit.data.shards import Pair
+from lavin_dit.data.shards.shard_set import Pair
 from lavin_dit.errors import InputError
 
 

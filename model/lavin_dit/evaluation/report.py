@@ -11,8 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from lavin_dit.data.picture_files import encode_png
 from lavin_dit.data.pixels import CLIP_DIMENSIONS, Pixels
+from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.data.tasks import ClipPair, ImagePair
 from lavin_dit.evaluation import charts
 from lavin_dit.evaluation.metrics import KIND_CLASSES, PSNR_CAP_DB

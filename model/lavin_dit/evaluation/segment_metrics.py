@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
-from lavin_dit.data import encodings
-from lavin_dit.data.encodings import PALETTE
-from lavin_dit.data.instance_colours import MAX_INSTANCES
-from lavin_dit.data.layout import CLASSES
-from lavin_dit.data.palette import nearest_colour
+from lavin_dit.data.drawings import encodings
+from lavin_dit.data.drawings.encodings import PALETTE
+from lavin_dit.data.drawings.instance_colours import MAX_INSTANCES
+from lavin_dit.data.drawings.palette import nearest_colour
 from lavin_dit.data.pixels import Picture
+from lavin_dit.data.world.layout import CLASSES
 from lavin_dit.evaluation.measurement import MASK_CLASSES, Counts, Measurement, undefined
 
 EDGE_REFERENCE_SIZE = 64

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from lavin_dit.config import SamplingConfig
-from lavin_dit.data.shards import Pair, ShardSet
+from lavin_dit.data.shards.shard_set import Pair, ShardSet
 from lavin_dit.data.tasks import NEAREST_KINDS, task_of
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError

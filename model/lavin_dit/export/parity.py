@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.export.bundle import Model
 from lavin_dit.export.runtime import Bundle, Context

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lavin_dit.data.images import SUFFIXES, decode_image
-from lavin_dit.data.sources import entries_of
+from lavin_dit.data.raw.images import SUFFIXES, decode_image
+from lavin_dit.data.raw.sources import entries_of
 from lavin_dit.errors import InputError
 from lavin_dit.export.runtime import Context, Nearest
 

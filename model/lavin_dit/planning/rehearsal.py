@@ -15,8 +15,8 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import SPLITS, Member, Pair, ShardSet, write_manifest
+from lavin_dit.data.shards.shard_set import SPLITS, Member, Pair, ShardSet, write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.presets import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR

@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.types import Message, Receive
 
-from lavin_dit.data.images import decode_image
+from lavin_dit.data.raw.images import decode_image
 from lavin_dit.errors import InputError
 from lavin_dit.export.pictures import squeeze
 from lavin_dit.export.pixels import Pixels

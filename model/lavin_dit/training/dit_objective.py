@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lavin_dit.data.episodes import Episode, EpisodeSampler
-from lavin_dit.data.shards import Member
+from lavin_dit.data.shards.shard_set import Member
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.flow import flow_loss, logit_normal_time, path_sample
 from lavin_dit.inference import assemble_prompt, drop_prompt

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lavin_dit.data.loading import PictureLoader
-from lavin_dit.data.shard_cache import ShardCache
-from lavin_dit.data.shard_windows import ShardWindows, WholeSet
-from lavin_dit.data.shards import Member, ShardSet
+from lavin_dit.data.reading.loading import PictureLoader
+from lavin_dit.data.reading.shard_cache import ShardCache
+from lavin_dit.data.reading.shard_windows import ShardWindows, WholeSet
+from lavin_dit.data.shards.shard_set import Member, ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops

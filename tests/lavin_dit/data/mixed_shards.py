@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import write_manifest
+from lavin_dit.data.shards.shard_set import write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ClipPair, ImagePair
 
 SIDE, CLIP_FRAMES = 16, 5

@@ -7,7 +7,7 @@ from scipy.ndimage import label
 
 from lavin_dit.data.degradations import blurring, holes, reduction, sensors, weather
 from lavin_dit.data.degradations.light import to_light, to_picture
-from lavin_dit.data.scenes import render_scene
+from lavin_dit.data.world.scenes import render_scene
 
 OF_THE_DEMO = (reduction.remove_colour, holes.cut_holes, sensors.add_noise, blurring.blur, reduction.shrink)
 WEATHER = (weather.add_haze, weather.add_rain, weather.add_snow)

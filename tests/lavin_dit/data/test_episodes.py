@@ -7,7 +7,7 @@ import torch
 
 from lavin_dit.data.episodes import Episode, EpisodeSampler, EpisodeShape, EpisodeWeights
 from lavin_dit.data.mixing import Group
-from lavin_dit.data.shards import Member, Pair
+from lavin_dit.data.shards.shard_set import Member, Pair
 from lavin_dit.errors import InputError
 from lavin_dit.training.processes import Processes
 

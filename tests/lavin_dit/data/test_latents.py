@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from lavin_dit.data import latents as latents_module
-from lavin_dit.data.distinct import DistinctFrames
 from lavin_dit.data.latents import LatentStore, encode_shards
-from lavin_dit.data.shards import Member, ShardSet
+from lavin_dit.data.shards.distinct import DistinctFrames
+from lavin_dit.data.shards.shard_set import Member, ShardSet
 from lavin_dit.inference import to_model
 from lavin_dit.presets import VAE_PRESETS
 from lavin_dit.training.processes import Processes

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavin_dit.data import encodings
-from lavin_dit.data.clips import MovingScene, render_moving_scene
-from lavin_dit.data.layout import World
-from lavin_dit.data.scenes import FIRST_SOLID, GROUND, Scene, render_scene
+from lavin_dit.data.drawings import encodings
 from lavin_dit.data.tasks import TASKS, Task, generator_of, pair_of_clip, pair_of_photo, pair_of_scene, task_of
 from lavin_dit.data.views import find_edges, find_largest_box, objects_of
+from lavin_dit.data.world.clips import MovingScene, render_moving_scene
+from lavin_dit.data.world.layout import World
+from lavin_dit.data.world.scenes import FIRST_SOLID, GROUND, Scene, render_scene
 from lavin_dit.evaluation.metrics import KIND_METRICS, is_better, primary_metric, score
 
 SIZE, NUM_FRAMES = 64, 5

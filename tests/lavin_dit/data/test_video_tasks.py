@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from lavin_dit.data import encodings
-from lavin_dit.data.clips import MovingScene, render_moving_scene
-from lavin_dit.data.layout import World
+from lavin_dit.data.drawings import encodings
 from lavin_dit.data.tasks import TASKS, generator_of, pair_of_clip, pair_of_scene
 from lavin_dit.data.views import UNKNOWN_GREY, later_frames, objects_of
+from lavin_dit.data.world.clips import MovingScene, render_moving_scene
+from lavin_dit.data.world.layout import World
 
 SIZE, NUM_FRAMES = 64, 9
 

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from lavin_dit.data import encodings
+from lavin_dit.data.drawings import encodings
 from lavin_dit.evaluation.map_metrics import (
     PSNR_CAP_DB,
     angle_errors,

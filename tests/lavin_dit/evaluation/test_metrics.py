@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from lavin_dit.data import encodings
-from lavin_dit.data.figures import NUM_JOINTS
+from lavin_dit.data.drawings import encodings
 from lavin_dit.data.tasks import TASKS, Kind, Task, task_of
+from lavin_dit.data.world.figures import NUM_JOINTS
 from lavin_dit.evaluation.measurement import mean_of
 from lavin_dit.evaluation.metrics import (
     KIND_METRICS,

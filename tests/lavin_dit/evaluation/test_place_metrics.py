@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from lavin_dit.data.encodings import draw_box, draw_skeletons
-from lavin_dit.data.figures import NUM_JOINTS
-from lavin_dit.data.skeletons import Peaks, find_peaks
+from lavin_dit.data.drawings.encodings import draw_box, draw_skeletons
+from lavin_dit.data.drawings.skeletons import Peaks, find_peaks
+from lavin_dit.data.world.figures import NUM_JOINTS
 from lavin_dit.evaluation.place_metrics import figures_of, joint_distances, measure_boxes, measure_keypoints
 
 SIZE = 96

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from lavin_dit.data.shards import Member, Pair
+from lavin_dit.data.shards.shard_set import Member, Pair
 from lavin_dit.errors import InputError
 from lavin_dit.evaluation.queries import Query, draw_queries
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavin_dit.data.layout import CLASSES
-from lavin_dit.data.picture_files import encode_png
+from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.data.tasks import TASKS, ImagePair, Task, task_of
+from lavin_dit.data.world.layout import CLASSES
 from lavin_dit.evaluation.metrics import KIND_CLASSES, KIND_METRICS, Measurement, pool_confusion
 from lavin_dit.evaluation.report import Example, Report, render
 from lavin_dit.evaluation.results import ANSWERS, MODEL, TaskResult

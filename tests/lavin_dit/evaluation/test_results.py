@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from lavin_dit.data.layout import CLASSES
 from lavin_dit.data.tasks import TASKS
+from lavin_dit.data.world.layout import CLASSES
 from lavin_dit.evaluation.metrics import KIND_METRICS, METRICS, Measurement, pool_confusion, undefined
 from lavin_dit.evaluation.results import (
     ANSWERS,

@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from lavin_dit.data import encodings
-from lavin_dit.data.encodings import encode_instance_clip, encode_instances, encode_labels
-from lavin_dit.data.layout import CLASSES
+from lavin_dit.data.drawings import encodings
+from lavin_dit.data.drawings.encodings import encode_instance_clip, encode_instances, encode_labels
 from lavin_dit.data.tasks import TASKS
+from lavin_dit.data.world.layout import CLASSES
 from lavin_dit.evaluation.metrics import aggregate, measure
 from lavin_dit.evaluation.segment_metrics import (
     confusion,

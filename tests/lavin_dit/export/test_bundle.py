@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lavin_dit.config import SamplingConfig
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.export.bundle import Model, gather_facts, pick_contexts, render_card
 from lavin_dit.sampling import time_grid

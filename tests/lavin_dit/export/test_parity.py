@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lavin_dit.config import SamplingConfig
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.export.bundle import Model, pick_contexts
 from lavin_dit.export.parity import Question, measure_parity, pick_questions

@@ -9,8 +9,8 @@ import torch
 
 from components import prepare
 from lavin_dit.config import load_config
-from lavin_dit.data.distinct import DistinctFrames
-from lavin_dit.data.shards import ShardSet
+from lavin_dit.data.shards.distinct import DistinctFrames
+from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.tasks import TASKS
 from lavin_dit.errors import InputError
 from lavin_dit.planning.dataset import picture_bytes, plan_data

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
-from lavin_dit.data.shards import Member, Pair
+from lavin_dit.data.shards.shard_set import Member, Pair
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.inference import assemble_prompt, sample_answer
 from lavin_dit.presets import DitShape

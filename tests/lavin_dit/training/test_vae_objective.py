@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from lavin_dit.config import load_config
-from lavin_dit.data.clips import render_clip
-from lavin_dit.data.distinct import unique_members
-from lavin_dit.data.order import sample_at
-from lavin_dit.data.shard_writer import ShardWriter
-from lavin_dit.data.shards import SPLITS, ShardSet, write_manifest
+from lavin_dit.data.reading.order import sample_at
+from lavin_dit.data.shards.distinct import unique_members
+from lavin_dit.data.shards.shard_set import SPLITS, ShardSet, write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
+from lavin_dit.data.world.clips import render_clip
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops

@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 
 from lavin_dit.config import PrepareConfig, SourceConfig
-from lavin_dit.data.clips import render_moving_scene
-from lavin_dit.data.layout import World
-from lavin_dit.data.pairs import FilePair, Photo, read_clip_pair, read_pair, read_photo
-from lavin_dit.data.parts import PartFiles, PartWriter
 from lavin_dit.data.pixels import Picture
 from lavin_dit.data.preparing.work import Origin, Work
+from lavin_dit.data.raw.pairs import FilePair, Photo, read_clip_pair, read_pair, read_photo
+from lavin_dit.data.raw.refusals import Refusals
 from lavin_dit.data.readers.catalogue import read_item, read_item_photo, reader_of
 from lavin_dit.data.readers.item import Item
-from lavin_dit.data.refusals import Refusals
-from lavin_dit.data.samples import Sample
-from lavin_dit.data.scenes import render_scene
+from lavin_dit.data.shards.parts import PartFiles, PartWriter
+from lavin_dit.data.shards.samples import Sample
 from lavin_dit.data.task import ClipPair, ImagePair
 from lavin_dit.data.tasks import TASKS, generator_of, pair_of_clip, pair_of_photo, pair_of_scene
+from lavin_dit.data.world.clips import render_moving_scene
+from lavin_dit.data.world.layout import World
+from lavin_dit.data.world.scenes import render_scene
 
 MAX_SAMPLE_NAME = 60
 SKIPPED = "skipped"

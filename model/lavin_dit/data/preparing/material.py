@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lavin_dit.config import PrepareConfig, SourceConfig
-from lavin_dit.data.pairs import PHOTOS, FilePair, RawData, find_raw
+from lavin_dit.data.raw.pairs import PHOTOS, FilePair, RawData, find_raw
 from lavin_dit.data.readers.catalogue import check_tasks, find_items
 from lavin_dit.data.readers.item import Item
-from lavin_dit.data.shards import SPLITS, Counts
+from lavin_dit.data.shards.shard_set import SPLITS, Counts
 from lavin_dit.data.task import Medium
 from lavin_dit.data.tasks import TASKS, Task, task_of
 from lavin_dit.errors import InputError

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lavin_dit.data.pairs import PHOTOS
 from lavin_dit.data.preparing.making import SKIPPED, Workshop
 from lavin_dit.data.preparing.material import Material, tasks_in
 from lavin_dit.data.preparing.work import Work
+from lavin_dit.data.raw.pairs import PHOTOS
 from lavin_dit.errors import InputError
 
 RENDERED = "scenes"

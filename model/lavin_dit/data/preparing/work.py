@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from lavin_dit.config import PrepareConfig, SourceConfig
-from lavin_dit.data.pairs import FilePair
 from lavin_dit.data.preparing.material import Material, num_clips, num_scenes, tasks_in, visible, visible_pairs
-from lavin_dit.data.shard_index import STEM_OF_MEDIUM
-from lavin_dit.data.shards import SPLITS
+from lavin_dit.data.raw.pairs import FilePair
+from lavin_dit.data.shards.index import STEM_OF_MEDIUM
+from lavin_dit.data.shards.shard_set import SPLITS
 from lavin_dit.data.task import Medium
 
 PART_PICTURES = 64

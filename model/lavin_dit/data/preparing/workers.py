@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 
-from lavin_dit.data.parts import is_finished
 from lavin_dit.data.preparing.making import Workshop
 from lavin_dit.data.preparing.work import PART_PICTURES, STAGES, Work
+from lavin_dit.data.shards.parts import is_finished
 from lavin_dit.progress import Progress
 
 logger = logging.getLogger(__name__)

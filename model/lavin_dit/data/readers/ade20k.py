@@ -6,9 +6,9 @@ ADEChallengeData2016/annotations/{training,validation}/*.png     0 other, 1 to 1
 
 from pathlib import Path
 
-from lavin_dit.data.encodings import encode_labels
-from lavin_dit.data.holding_out import scene_of
-from lavin_dit.data.images import square_picture
+from lavin_dit.data.drawings.encodings import encode_labels
+from lavin_dit.data.raw.holding_out import scene_of
+from lavin_dit.data.raw.images import square_picture
 from lavin_dit.data.readers.files import need_folder, pictures_in, relative, top_of
 from lavin_dit.data.readers.item import Item, Request, Split
 from lavin_dit.data.readers.maps import check_labels, read_map

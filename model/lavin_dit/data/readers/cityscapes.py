@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from lavin_dit.data.encodings import encode_labels
-from lavin_dit.data.holding_out import scene_of
-from lavin_dit.data.images import square_picture
+from lavin_dit.data.drawings.encodings import encode_labels
 from lavin_dit.data.pixels import Picture
+from lavin_dit.data.raw.holding_out import scene_of
+from lavin_dit.data.raw.images import square_picture
 from lavin_dit.data.readers.drawings import CROWD, draw_objects, renumber
 from lavin_dit.data.readers.files import folders_in, need_folder, pictures_in, relative
 from lavin_dit.data.readers.item import Item, Request, Split

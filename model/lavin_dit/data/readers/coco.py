@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lavin_dit.data.encodings import Box, draw_skeletons, encode_labels
-from lavin_dit.data.images import decode_image, square_picture
+from lavin_dit.data.drawings.encodings import Box, draw_skeletons, encode_labels
 from lavin_dit.data.pixels import Picture
+from lavin_dit.data.raw.images import decode_image, square_picture
 from lavin_dit.data.readers.coco_index import FILES, as_published
 from lavin_dit.data.readers.coco_masks import mask_in_square
 from lavin_dit.data.readers.coco_people import joints_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lavin_dit.data.encodings import PALETTE
-from lavin_dit.data.holding_out import scene_of
+from lavin_dit.data.drawings.encodings import PALETTE
+from lavin_dit.data.raw.holding_out import scene_of
 from lavin_dit.data.readers.coco_people import KEYPOINTS
 from lavin_dit.data.readers.files import need_folder, parts_of
 from lavin_dit.data.readers.item import Item, Split

@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.figures import JOINT_NAMES, NUM_JOINTS
 from lavin_dit.data.readers.squares import Square
+from lavin_dit.data.world.figures import JOINT_NAMES, NUM_JOINTS
 
 KEYPOINTS = (
     "nose",

@@ -10,10 +10,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from lavin_dit.data.encodings import encode_instance_clip
-from lavin_dit.data.holding_out import scene_of
-from lavin_dit.data.images import square_picture
+from lavin_dit.data.drawings.encodings import encode_instance_clip
 from lavin_dit.data.pixels import Clip, Picture
+from lavin_dit.data.raw.holding_out import scene_of
+from lavin_dit.data.raw.images import square_picture
 from lavin_dit.data.readers.drawings import draw_foreground
 from lavin_dit.data.readers.files import lines_of, need_file, need_folder, pictures_in, place_of, relative, top_of
 from lavin_dit.data.readers.item import Item, Request, Split

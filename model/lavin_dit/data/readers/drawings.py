@@ -6,7 +6,7 @@ Shapes: maps (h, w): objects are numbered from 1, `CROWD` is a crowd in which on
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.encodings import draw_box, encode_instances, encode_mask
+from lavin_dit.data.drawings.encodings import draw_box, encode_instances, encode_mask
 from lavin_dit.data.pixels import Picture
 
 Objects = NDArray[np.int32]

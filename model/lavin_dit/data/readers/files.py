@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
-from lavin_dit.data.images import SUFFIXES
-from lavin_dit.data.sources import is_ignored
+from lavin_dit.data.raw.images import SUFFIXES
+from lavin_dit.data.raw.sources import is_ignored
 from lavin_dit.errors import InputError
 
 MAX_LIST_MIB = 64

@@ -5,7 +5,7 @@ train/<wnid>/*.JPEG, val/<wnid>/*.JPEG or val/*.JPEG; also below ILSVRC/Data/CLS
 
 from pathlib import Path
 
-from lavin_dit.data.holding_out import scene_of
+from lavin_dit.data.raw.holding_out import scene_of
 from lavin_dit.data.readers.files import folders_in, need_folder, pictures_in, relative, top_of
 from lavin_dit.data.readers.item import Item, Request, Split
 from lavin_dit.data.tasks import ClipPair, ImagePair

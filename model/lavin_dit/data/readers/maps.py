@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from lavin_dit.data.images import DAMAGE, check_size, named_warnings, own_pixel_limit
+from lavin_dit.data.raw.images import DAMAGE, check_size, named_warnings, own_pixel_limit
 from lavin_dit.data.readers.files import content_of
 from lavin_dit.data.readers.item import Request
 from lavin_dit.errors import InputError

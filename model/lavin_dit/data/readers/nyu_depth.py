@@ -16,8 +16,8 @@ from PIL import Image
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from lavin_dit.data.encodings import encode_depth
-from lavin_dit.data.images import check_size, square_picture
+from lavin_dit.data.drawings.encodings import encode_depth
+from lavin_dit.data.raw.images import check_size, square_picture
 from lavin_dit.data.readers.files import need_file, package
 from lavin_dit.data.readers.item import Item, Request, Split
 from lavin_dit.data.readers.squares import Square, fill_nearest

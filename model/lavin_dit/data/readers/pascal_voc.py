@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lavin_dit.data.encodings import Box, draw_box, encode_labels, encode_mask
-from lavin_dit.data.holding_out import scene_of
-from lavin_dit.data.images import square_picture
+from lavin_dit.data.drawings.encodings import Box, draw_box, encode_labels, encode_mask
 from lavin_dit.data.pixels import Picture
+from lavin_dit.data.raw.holding_out import scene_of
+from lavin_dit.data.raw.images import square_picture
 from lavin_dit.data.readers.drawings import draw_foreground, draw_objects
 from lavin_dit.data.readers.files import content_of, lines_of, need_file, need_folder, package, relative, top_of
 from lavin_dit.data.readers.item import Item, Request, Split

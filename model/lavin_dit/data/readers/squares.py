@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from lavin_dit.data.encodings import Box
-from lavin_dit.data.images import decode_image, square_picture
+from lavin_dit.data.drawings.encodings import Box
 from lavin_dit.data.pixels import Picture
+from lavin_dit.data.raw.images import decode_image, square_picture
 from lavin_dit.data.readers.files import content_of
 from lavin_dit.data.readers.item import Request
 

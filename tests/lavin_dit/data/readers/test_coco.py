@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lavin_dit.data.encodings import decode_instances, decode_labels, decode_mask, find_box, find_joints
-from lavin_dit.data.figures import JOINT_NAMES
+from lavin_dit.data.drawings.encodings import decode_instances, decode_labels, decode_mask, find_box, find_joints
 from lavin_dit.data.readers.catalogue import find_items
+from lavin_dit.data.world.figures import JOINT_NAMES
 from lavin_dit.errors import InputError
 from tests.lavin_dit.data.readers.asking import ask, target_of
 from tests.lavin_dit.data.readers.trees import coco, put_json

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from lavin_dit.data.encodings import decode_depth, decode_instances, decode_labels, decode_mask
+from lavin_dit.data.drawings.encodings import decode_depth, decode_instances, decode_labels, decode_mask
 from lavin_dit.data.readers import files
 from lavin_dit.data.readers.catalogue import find_items, read_item
 from lavin_dit.data.tasks import ClipPair

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lavin_dit.data.encodings import decode_instances, decode_labels, decode_mask, find_box
+from lavin_dit.data.drawings.encodings import decode_instances, decode_labels, decode_mask, find_box
 from lavin_dit.data.readers.catalogue import find_items
 from lavin_dit.data.readers.pascal_voc import CLASS_TASKS, PASCAL_5I
 from lavin_dit.errors import InputError

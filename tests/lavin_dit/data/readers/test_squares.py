@@ -3,7 +3,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from lavin_dit.data.images import square_picture
+from lavin_dit.data.raw.images import square_picture
 from lavin_dit.data.readers.squares import Square, fill_nearest
 
 SIZES = st.tuples(st.integers(1, 40), st.integers(1, 40))
