@@ -27,7 +27,7 @@ WORKDIR /requirements
 COPY pyproject.toml constraints.txt ./
 # torch and what it asks for: gigabytes, which come again only with another version of these.
 RUN grep -iE '^(torch|filelock|fsspec|jinja2|markupsafe|mpmath|networkx|sympy|typing_extensions)==' constraints.txt > torch.txt \
- && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['dependencies'], sep='\n')" > pipeline.txt \
+ && python3 -c "import tomllib; p = tomllib.load(open('pyproject.toml', 'rb'))['project']; print(*p['dependencies'], *p['optional-dependencies']['datasets'], sep='\n')" > pipeline.txt \
  && python3 -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['serve'], sep='\n')" > serve.txt
 
 # --- Our own code, installed and compiled in a folder of its own
