@@ -65,10 +65,18 @@ def check(config: Config, scenes: Counts) -> None:
     for bound in config.gate.bounds:
         _check_names(f"gate.bounds.{bound}", [bound.partition("/")[0]], scenes)
     _check_scenes(config, scenes)
+    _tell_untrained(config, scenes)
     if config.gate.min_tasks_beating_baselines > len(scenes):
         raise InputError(
             f"gate.min_tasks_beating_baselines is {config.gate.min_tasks_beating_baselines}: there are only {len(scenes)} tasks"
         )
+
+
+def _tell_untrained(config: Config, scenes: Counts) -> None:
+    if config.train_dit.clips is None:
+        untrained = [task for task, counts in scenes.items() if counts["train"] and task_of(task).medium == "clip"]
+        if untrained:
+            logger.warning("train_dit.clips is null: %s, tasks of clips, are measured but not trained", ", ".join(untrained))
 
 
 def _check_names(parameter: str, names: Iterable[str], known: Iterable[str]) -> None:

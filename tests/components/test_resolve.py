@@ -1,3 +1,4 @@
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,19 @@ IMPOSSIBLE = {
     "evaluate.sampling.num_pairs=4": "evaluate.sampling.num_pairs is 4: needs at least 5 held-out scenes of every task, and .* has 4",
     "export.sampling.num_pairs=4": "export.sampling.num_pairs is 4: needs at least 5 held-out scenes",
 }
+
+
+def test_video_tasks_that_no_step_will_show_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with_clips = ("prepare.tasks=[depth, optical_flow]", "prepare.clip_frames=5", "prepare.num_train_clips=3", "prepare.num_test_clips=4")
+    rest = ("gate={against: 'lavin-dit#production', min_tasks_beating_baselines: 0, bounds: {}, max_regression: 1.0}",)
+    with caplog.at_level(logging.WARNING):
+        run(tiny(*with_clips, *rest), {"raw": tmp_path / "absent"}, {"plan": tmp_path / "plan"})
+    assert [record.getMessage() for record in caplog.records] == [
+        "train_dit.clips is null: optical_flow, tasks of clips, are measured but not trained"
+    ]
+    caplog.clear()
+    run(tiny(*with_clips, *rest, "train_dit.clips={share: 0.5, max_pairs: 1}"), {"raw": tmp_path / "absent"}, {"plan": tmp_path / "other"})
+    assert not caplog.records
 
 
 def test_a_held_out_task_needs_no_training_scenes_and_shows_none(tmp_path: Path) -> None:

@@ -121,7 +121,8 @@ class EpisodeSampler:
 
     def _too_few(self, task: str, groups: Sequence[Group]) -> str:
         medium = self._mediums[groups[0]]
-        numbers = " and ".join(f"{len(self.groups[group])} training pairs from {group[1]}" for group in groups)
+        counts = {source: len(self.groups[task, source]) for _, source in groups}
+        numbers = " and ".join(f"{count} training pair{'' if count == 1 else 's'} from {source}" for source, count in counts.items())
         key = "clips.max_pairs" if medium == "clip" else "max_pairs"
         return f"task {task} has {numbers}: an episode needs a query and up to {self._shapes[medium].max_pairs} others (train_dit.{key})"
 

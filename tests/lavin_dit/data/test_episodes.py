@@ -168,11 +168,11 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "too few pairs of every source": (
         {"counts": COUNTS | {("pose", "coco"): 3, ("pose", "photos"): 1}},
-        r"task pose has 3 training pairs from coco and 1 training pairs from photos: .* up to 3 others \(train_dit.max_pairs\)",
+        r"task pose has 3 training pairs from coco and 1 training pair from photos: .* up to 3 others \(train_dit.max_pairs\)",
     ),
     "too few clips": (
         {"counts": COUNTS | {("video_depth", "scenes"): 1}, "clip_share": 0.5},
-        r"task video_depth has 1 training pairs from scenes: .* up to 1 others \(train_dit.clips.max_pairs\)",
+        r"task video_depth has 1 training pair from scenes: .* up to 1 others \(train_dit.clips.max_pairs\)",
     ),
     "no clips": ({"clip_share": 0.5}, "train_dit.clips: 50% of the steps show clips, but no task of the data has any"),
     "clips alone": (
