@@ -191,7 +191,7 @@ def test_a_failure_ahead_is_told_when_the_shard_is_needed(objects: Path, tmp_pat
 SECOND_PROCESS = """
 import sys
 from pathlib import Path
-from tests.lavin_dit.data.test_shard_cache import NAMES, make
+from tests.lavin_dit.data.reading.test_shard_cache import NAMES, make
 with make(Path(sys.argv[1]), Path(sys.argv[2]), num_shards=float(sys.argv[3])) as cache:
     for name in NAMES[: int(sys.argv[4])]:
         print(cache.locate(name).name, flush=True)
