@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from rich.table import Table
 
 from components.folders import read_json
 from lavin_dit.data.shards.shard_set import ShardSet
+from lavin_dit.export.format import FACTS_FILE
 from pipelines.local import Outcome, RunFolder
 from pipelines.times import show_duration
 
@@ -80,7 +81,7 @@ def promotion_line(folder: RunFolder) -> str:
 
 def next_commands(outcome: Outcome, folder: RunFolder, metrics: Mapping[str, Any]) -> list[str]:
     """Three commands that work as they stand, one of them on a held-out picture."""
-    task = first_winner(metrics)
+    task = first_winner(metrics, read_json(folder.bundle / FACTS_FILE)["tasks"])
     query, answer = folder.path / "query.png", folder.path / "answer.png"
     with closing(ShardSet(outcome.shards, "test")) as shards:
         Image.fromarray(shards.image(shards.pairs_of(task)[0].input[0])).save(query)
@@ -99,7 +100,8 @@ def program(name: str) -> str:
     return name if found and Path(found) == own else os.path.relpath(own)
 
 
-def first_winner(metrics: Mapping[str, Any]) -> str:
-    """A task where the model beats the baselines, or the first where there is none."""
-    tasks: Mapping[str, Any] = metrics["tasks"]
-    return next((task for task, entry in tasks.items() if entry["beats_baselines"]), next(iter(tasks)))
+def first_winner(metrics: Mapping[str, Any], exported: Collection[str]) -> str:
+    """A task of the bundle where the model beats the baselines, or its first where there is none."""
+    tasks: dict[str, Any] = {task: entry for task, entry in metrics["tasks"].items() if task in exported}
+    winners = (task for task, entry in tasks.items() if entry["beats_baselines"])
+    return next(winners, next(iter(tasks)))
