@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from lavin_dit.training.history import read_history
 from tests.lavin_dit.training.tiny_runs import ENVIRONMENT, arguments, command_of, compare, free_port, run, torchrun, train
 
-BFLOAT16_LOSS = 5e-2
-"""While the loss falls fast; measured are 1.8 % in copies, 2.7 % in shards and 5.7 % in one process, and 0.2 % at the end."""
+BFLOAT16_LOSS = {"none": 2e-2, "full": 3e-2}
+"""By sharding, while the loss falls fast: measured are 1.8 % in copies and 2.7 % in shards, and 0.2 % at the end."""
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,10 @@ def test_shards_within_nodes_and_copies_across_train_what_one_process_does(alone
     compare(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
+@pytest.mark.parametrize("sharding", BFLOAT16_LOSS)
 def test_half_precision_stays_near(sharding: str, alone: Path, tmp_path: Path) -> None:
     folder = train(tmp_path / "run", 2, execution={"sharding": sharding, "precision": "bfloat16"})
-    compare(folder, alone, loss=BFLOAT16_LOSS, weights=None)
+    compare(folder, alone, loss=BFLOAT16_LOSS[sharding], weights=None)
     assert all(weight.dtype == torch.float32 for weight in load_file(folder / "weights.safetensors").values())
 
 

@@ -90,7 +90,7 @@ def test_a_hit_does_not_depend_on_the_length_of_the_direction(shape: str) -> Non
     eye, directions = random_rays(500)
     once = cast(primitive_of(shape), eye, directions, nearest=0.0)
     twice = cast(primitive_of(shape), eye, 2 * directions, nearest=0.0)
-    np.testing.assert_allclose(once, 2 * twice, rtol=1e-3)
+    np.testing.assert_allclose(once, 2 * twice, rtol=1e-3 if shape == "torus" else 1e-4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
