@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from components.dvc_files import CONFIG, object_place
-from components.entry import FULL_DISK, StepFailedError
+from components.entry import StepFailedError
 from components.pod_environment import OBJECT_STORE_SECRET
+from lavin_dit.bucket import is_the_disks, one_line
 from lavin_dit.errors import InputError
 from lavin_dit.progress import Progress
 
@@ -95,18 +96,18 @@ class Storage:
         try:
             yield
         except FileNotFoundError as error:
-            raise InputError(f"{url}: does not hold {md5} of the data; run `dvc push` where they were added ({_short(error)})") from error
+            raise InputError(f"{url}: does not hold {md5} of the data; run `dvc push` where they were added ({one_line(error)})") from error
         except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
-            if isinstance(error, OSError) and error.filename:
+            if is_the_disks(error):
                 raise
             raise InputError(
-                f"{url}: refuses the keys, or needs some ({_short(error)}); they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                f"{url}: refuses the keys, or needs some ({one_line(error)}); they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
                 f"on a cluster from the Secret {OBJECT_STORE_SECRET}"
             ) from error
         except (OSError, BotoCoreError, ClientError) as error:
-            if isinstance(error, OSError) and (error.filename or error.errno in FULL_DISK):
+            if is_the_disks(error):
                 raise
-            raise StepFailedError(f"{url}: cannot be reached ({_short(error)}); try again when the object store answers") from error
+            raise StepFailedError(f"{url}: cannot be reached ({one_line(error)}); try again when the object store answers") from error
 
 
 class LocalDvc:
@@ -146,8 +147,3 @@ class LocalDvc:
         # DVC says what it does by itself; only what it fails at concerns anybody here.
         logging.getLogger("dvc").setLevel(logging.ERROR)
         return Repo(str(self._root))
-
-
-def _short(error: Exception) -> str:
-    """What went wrong, in one line, without an address that is told already."""
-    return " ".join(str(error).split()).rstrip(".") or type(error).__name__

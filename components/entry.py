@@ -1,7 +1,6 @@
 """What every entry point shares: log lines on standard output, and one clear line with the right exit code for an error."""
 
 import ctypes
-import errno
 import logging
 import os
 import select
@@ -14,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import NoReturn
 
-from lavin_dit.errors import STALLED_PREFIX, InputError, StoppedError, StorageError, TrainingDivergedError
+from lavin_dit.errors import FULL_DISK, STALLED_PREFIX, InputError, StoppedError, StorageError, TrainingDivergedError
 
 USER_MISTAKE = 2
 FAILURE = 1
@@ -36,7 +35,6 @@ ORPHAN_GRACE_S = 60.0
 PACKAGES = ("lavin_dit", "components", "pipelines")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 KEPT_BYTES = 2**30
-FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
 class StepFailedError(RuntimeError):

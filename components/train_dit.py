@@ -14,7 +14,7 @@ from lavin_dit.data.reading.remote_shards import OpenShards, open_shards
 from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.task import Medium
 from lavin_dit.dit.j_dit import JDit
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.presets import latent_shape
 from lavin_dit.training.dit_objective import DitObjective
 from lavin_dit.training.finetuning import adapt, begin, merge
 from lavin_dit.training.fit import fit, forget
@@ -55,11 +55,10 @@ def _objective(config: TrainDitConfig, opened: OpenShards, vae: Path, processes:
 
 
 def _sampler(config: TrainDitConfig, shards: ShardSet) -> EpisodeSampler:
-    side = shards.resolution // SPATIAL_FACTOR
-    shapes: dict[Medium, EpisodeShape] = {"image": EpisodeShape(config.max_pairs, (LATENT_CHANNELS, 1, side, side))}
+    side = shards.resolution
+    shapes: dict[Medium, EpisodeShape] = {"image": EpisodeShape(config.max_pairs, latent_shape(1, side, side))}
     if config.clips:
-        num_frames = 1 + (shards.clip_frames - 1) // TEMPORAL_FACTOR
-        shapes["clip"] = EpisodeShape(config.clips.max_pairs, (LATENT_CHANNELS, num_frames, side, side))
+        shapes["clip"] = EpisodeShape(config.clips.max_pairs, latent_shape(shards.clip_frames, side, side))
     return EpisodeSampler(
         {group: shards.pairs_of(*group) for group in sorted(shards.groups)},
         shapes,

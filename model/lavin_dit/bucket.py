@@ -1,16 +1,14 @@
 """Access to S3 storage: a prefix in a bucket, and one sentence for whatever it refuses."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lavin_dit.errors import InputError, StorageError
+from lavin_dit.errors import FULL_DISK, InputError, StorageError
 
 SCHEME = "s3://"
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
-FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 
 
 class Bucket:
@@ -65,27 +63,29 @@ class Bucket:
         try:
             yield
         except FileNotFoundError as error:
-            if _is_the_disks(error):
+            if is_the_disks(error):
                 raise
             if missing is not None:
                 raise missing from error
-            raise InputError(f"{self.url}: there is no such bucket ({_short(error)}); see {self._setting}") from error
+            raise InputError(f"{self.url}: there is no such bucket ({one_line(error)}); see {self._setting}") from error
         except (PermissionError, NoCredentialsError, PartialCredentialsError) as error:
-            if _is_the_disks(error):
+            if is_the_disks(error):
                 raise
             raise InputError(
-                f"{self.url}: refuses the keys, or needs some ({_short(error)}); they come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                f"{self.url}: refuses the keys, or needs some ({one_line(error)}); they come from AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY"
             ) from error
         except (OSError, BotoCoreError, ClientError) as error:
-            if _is_the_disks(error):
+            if is_the_disks(error):
                 raise
-            raise StorageError(f"{self.url}: cannot be reached ({_short(error)}); try again when it answers") from error
+            raise StorageError(f"{self.url}: cannot be reached ({one_line(error)}); try again when it answers") from error
 
 
-def _is_the_disks(error: Exception) -> bool:
-    """Storage's own errors name no file."""
+def is_the_disks(error: Exception) -> bool:
+    """Whether an error is the local disk's: storage's own name no file."""
     return isinstance(error, OSError) and (bool(error.filename) or error.errno in FULL_DISK)
 
 
-def _short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What went wrong, without the address, which is told already."""
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -1,5 +1,9 @@
 """The exceptions whose one sentence is for the person who runs this, not for us."""
 
+import errno
+
+FULL_DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+"""What the system says where no more can be written."""
 STALLED_PREFIX = "lavin: stalled: "
 """Begins the line of a process that ends where no exception can: its main thread hangs."""
 

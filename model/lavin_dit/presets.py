@@ -17,14 +17,22 @@ TIME_FEATURES = 256
 """Sinusoids of a time."""
 MODULATIONS_PER_SIDE = 4
 """Scale and gate, of a block's attention and of its feed-forward."""
-DROPPED_FRAMES = 2
-"""Of a prompt that was dropped: a frame of zeros and the query."""
 VGG_STAGES = ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3))
 """Channels and convolutions of each stage of VGG16."""
 MAX_WIDENING = 8
 """How much wider than its first layer a discriminator gets."""
 
 Positive = Annotated[int, Field(gt=0)]
+
+
+def latent_frames(frames: int) -> int:
+    """Frames that the ST-VAE makes of a clip's, 1 of a picture."""
+    return 1 + (frames - 1) // TEMPORAL_FACTOR
+
+
+def latent_shape(frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+    """Shapes: `(z, f, y, x)` of the latents of pixels `(c, t, h, w)`."""
+    return LATENT_CHANNELS, latent_frames(frames), height // SPATIAL_FACTOR, width // SPATIAL_FACTOR
 
 
 class Shape(BaseModel):

@@ -14,7 +14,7 @@ from lavin_dit.errors import InputError
 from lavin_dit.export.bundle import Model
 from lavin_dit.export.runtime import Bundle, Context
 from lavin_dit.inference import predict, to_model
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
+from lavin_dit.presets import latent_shape
 from lavin_dit.progress import Progress
 from lavin_dit.sampling import starting_noise
 
@@ -70,8 +70,7 @@ def _answer_with_onnx(bundle: Bundle, questions: list[Question], *, seed: int, f
 
 
 def _answer_with_torch(model: Model, questions: list[Question], *, seed: int, first_index: int) -> NDArray[np.float32]:
-    side = questions[0].query.shape[0] // SPATIAL_FACTOR
-    shape = (LATENT_CHANNELS, 1, side, side)
+    shape = latent_shape(1, *questions[0].query.shape[:2])
     noise = np.stack([starting_noise(shape, seed=seed, index=first_index + i) for i in range(len(questions))])
     answer = predict(
         model.vae,

@@ -7,10 +7,9 @@ from functools import partial
 from lavin_dit.config import Config
 from lavin_dit.data import views
 from lavin_dit.data.tasks import Task, task_of
-from lavin_dit.planning.dit_activations import latent_frames
 from lavin_dit.planning.flops import vae_flops
 from lavin_dit.planning.step_time import Fleet
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR
+from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
 
 PNG_BYTES_A_PIXEL, PNG_RESOLUTION, PNG_EXPONENT = 0.45, 256, 0.55
 """Of prepared pictures, measured at 64, 128 and 256 px: 0.97, 0.62 and 0.45 bytes a pixel."""

@@ -6,7 +6,7 @@ The lists follow dit/blocks.py line by line; tests hold them against what torch'
 from dataclasses import dataclass
 from typing import Literal
 
-from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, TEMPORAL_FACTOR, DitShape
+from lavin_dit.presets import PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, DitShape, latent_frames
 
 FLOAT32, BFLOAT16 = 4, 2
 NUM_LOSS_TENSORS = 6
@@ -224,11 +224,6 @@ class _Block:
         gradients = self.writers * 3 * self.wide + self.episodes.tokens * 2 * self.key * FLOAT32
         probabilities = 0 if self.arithmetic.fuses_attention else 2 * self._probabilities()
         return gradients + probabilities - self.writers * self._feed_forward_half()
-
-
-def latent_frames(frames: int) -> int:
-    """Frames that the ST-VAE makes of a clip's."""
-    return 1 + (frames - 1) // TEMPORAL_FACTOR
 
 
 def tokens_of_frame(resolution: int) -> int:

@@ -19,7 +19,7 @@ from lavin_dit.data.shards.shard_set import SPLITS, Member, Pair, ShardSet, writ
 from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
 from lavin_dit.dit.j_dit import JDit
-from lavin_dit.presets import LATENT_CHANNELS, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.presets import PIXEL_CHANNELS, latent_shape
 from lavin_dit.training.average import MovingAverage
 from lavin_dit.training.dit_objective import DitObjective
 from lavin_dit.training.feed import micro_ranges
@@ -127,7 +127,7 @@ def _status_bytes(field: str) -> int:
 def rehearse_dit(config: TrainDitConfig, processes: Processes, *, resolution: int, frames: int = 1, steps: int = 0) -> Rehearsed:
     """The J-DiT on random latents of pictures, or of clips, in steps whose episodes all show the most pairs and keep their prompt."""
     max_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
-    shape = latent_shape(frames, resolution)
+    shape = latent_shape(frames, resolution, resolution)
     ends = [tuple(Member("", 0, 0, f"{number}-{frame}") for frame in range(frames)) for number in range(2 * (max_pairs + 1))]
     pairs = [Pair(TASK, TASK, TASK, TASK, *ends[number : number + 2]) for number in range(0, len(ends), 2)]
     latents = torch.randn(len(ends), *shape, generator=torch.Generator().manual_seed(config.seed))
@@ -188,16 +188,10 @@ class RehearsedVae(VaeObjective):
         freeze(network, config.frozen, key="train_vae.frozen")
         super().__init__(network, shards, config.model_copy(update={"clips": None}), device)
         self._pixels = (PIXEL_CHANNELS, frames, shards.resolution, shards.resolution)
-        self._latents = latent_shape(frames, shards.resolution)
+        self._latents = latent_shape(frames, shards.resolution, shards.resolution)
 
     def batch(self, step: int, samples: range) -> Pictures:
         generator = torch.Generator().manual_seed(step)
         pixels = torch.rand(len(samples), *self._pixels, generator=generator).mul_(2).sub_(1)
         noise = torch.randn(len(samples), *self._latents, generator=generator)
         return Pictures(pixels.to(self._device), noise.to(self._device), step)
-
-
-def latent_shape(frames: int, resolution: int) -> tuple[int, int, int, int]:
-    """Shapes: `(z, f, y, x)` of a square clip."""
-    side = resolution // SPATIAL_FACTOR
-    return LATENT_CHANNELS, 1 + (frames - 1) // TEMPORAL_FACTOR, side, side

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from lavin_dit.presets import LATENT_CHANNELS, NUM_TIME_STAGES, PIXEL_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR, VaeShape
+from lavin_dit.presets import LATENT_CHANNELS, NUM_TIME_STAGES, PIXEL_CHANNELS, VaeShape, latent_shape
 
 NUM_HALVINGS = 3
 FRAME_TAPS = 9
@@ -204,7 +204,7 @@ def recomputed_flops(layer: Layer) -> int:
 
 def latent_volume(pixels: Volume) -> Volume:
     """The latents of a clip."""
-    return Volume(1 + (pixels.frames - 1) // TEMPORAL_FACTOR, pixels.height // SPATIAL_FACTOR, pixels.width // SPATIAL_FACTOR)
+    return Volume(*latent_shape(pixels.frames, pixels.height, pixels.width)[1:])
 
 
 def layer_flops(layer: Layer) -> int:

@@ -1,9 +1,10 @@
 """How much work a sample is, on average over a run: numbers of pairs, dropped prompts, images and clips. Never imports torch."""
 
-from lavin_dit.planning.dit_activations import Episodes, latent_frames
+from lavin_dit.planning.dit_activations import Episodes
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, vae_flops
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import terms_flops
+from lavin_dit.presets import latent_frames
 from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
 
 

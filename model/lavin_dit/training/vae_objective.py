@@ -16,7 +16,7 @@ from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import terms_flops
-from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, TEMPORAL_FACTOR
+from lavin_dit.presets import latent_shape
 from lavin_dit.training.objective import Adversary, Cost, Losses, Objective
 from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
 from lavin_dit.vae.adversarial import fight, pull_norm, slope_of
@@ -80,8 +80,7 @@ class VaeObjective(Objective[Pictures]):
             t, frames = 1, map(self._streams.pictures.at, positions)
         pictures = [to_model(picture) for picture in self._loader.pictures(frames)]
         pixels = torch.stack([torch.stack(pictures[first : first + t], dim=1) for first in range(0, len(pictures), t)])
-        h, w = pixels.shape[-2:]
-        latent = (LATENT_CHANNELS, 1 + (t - 1) // TEMPORAL_FACTOR, h // SPATIAL_FACTOR, w // SPATIAL_FACTOR)
+        latent = latent_shape(*pixels.shape[2:])
         noise = torch.stack([self._noise(position, latent) for position in positions])
         return Pictures(pixels.to(self._device), noise.to(self._device), step)
 
