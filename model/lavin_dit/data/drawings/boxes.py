@@ -75,7 +75,7 @@ def _within(start: int, end: int) -> slice:
 
 def _ends(profile: NDArray[np.float64], start: int, end: int) -> tuple[float, float]:
     """Where an interval of whole pixels really starts and ends, by how bright the pixels on both sides of its ends are."""
-    if end - start < 3:
+    if end - start < 2:
         return float(start), float(end)
     padded = np.pad(profile, 1)
     return float(start + 1.0 - padded[start] - padded[start + 1]), float(end - 1.0 + padded[end] + padded[end + 1])

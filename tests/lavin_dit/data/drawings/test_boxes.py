@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lavin_dit.data.drawings.boxes import Box, box_iou, draw_box, find_box
@@ -16,6 +16,7 @@ def clipped(box: Box) -> Box:
 
 
 @given(boxes.map(clipped).filter(lambda box: box[2] - box[0] >= 3 and box[3] - box[1] >= 3))
+@example((1.5, 1.5, 4.5, 4.5))
 def test_a_box_comes_back_to_a_hundredth_of_a_pixel(box: Box) -> None:
     np.testing.assert_allclose(find_box(draw_box(box, HEIGHT, WIDTH)), box, atol=0.01)
 
