@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import torch
@@ -51,8 +52,8 @@ def run(config: TrainVaeConfig, inputs: Mapping[str, Path], outputs: Mapping[str
         network = STVae(config.shape)
         network.initialise(torch.Generator().manual_seed(config.seed))
         begin(network, config, step="train_vae")
-        objective = VaeObjective(network, opened.shards, config, processes.device, cache=opened.cache)
-        fitted = fit("vae", objective, config, processes, folder, identity=identity_under_way(outputs["vae"]))
+        with closing(VaeObjective(network, opened.shards, config, processes.device, cache=opened.cache)) as objective:
+            fitted = fit("vae", objective, config, processes, folder, identity=identity_under_way(outputs["vae"]))
         if processes.is_first:
             trained = STVae(config.shape)
             trained.load_state_dict(fitted.weights, strict=True)

@@ -107,9 +107,9 @@ def test_rendered_scenes_alone_fill_every_task(tmp_path: Path) -> None:
 def test_no_scene_is_in_both_splits_and_more_of_one_leaves_the_other(tmp_path: Path) -> None:
     with ShardSet(run(tmp_path), "train") as train, ShardSet(tmp_path / "shards", "test") as test:
         assert not {pair.scene for pair in train.pairs} & {pair.scene for pair in test.pairs}
-        held_out = [(pair.key, pair.input[0].sha256) for pair in test.pairs]
+        held_out = [(pair.key, pair.input[0].digest) for pair in test.pairs]
     with ShardSet(run(tmp_path, "more", num_train_scenes=7), "test") as test:
-        assert [(pair.key, pair.input[0].sha256) for pair in test.pairs] == held_out
+        assert [(pair.key, pair.input[0].digest) for pair in test.pairs] == held_out
 
 
 def test_the_same_parameters_give_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
@@ -316,7 +316,7 @@ def test_published_data_sets_join_under_their_own_name(tmp_path: Path) -> None:
     with ShardSet(folder, "train") as shards:
         assert shards.groups == (("denoising", "one"), ("denoising", "two"), ("denoising", "scenes"), ("depth", "scenes"))
         first, second = (shards.pairs_of("denoising", name) for name in ("one", "two"))
-        assert [pair.target[0].sha256 for pair in first] == [pair.target[0].sha256 for pair in second]
+        assert [pair.target[0].digest for pair in first] == [pair.target[0].digest for pair in second]
         assert not {pair.scene for pair in first} & {pair.scene for pair in second}
         assert {pair.scene.partition("-")[0] for pair in first} == {"one"}
 

@@ -21,10 +21,12 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lavin_dit.data.reading.shard_cache import ShardCache
+from lavin_dit.data.shards.digests import DIGEST_BYTES
 from lavin_dit.data.shards.distinct import KEY, DistinctFrames, Frames, content_key
 from lavin_dit.data.shards.index import ShardIndex
 from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.task import Medium
+from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.progress import Progress
 from lavin_dit.training.processes import Processes
@@ -59,9 +61,15 @@ class LatentStore:
     """Normalised latents by the content of their picture or clip; they are mapped into memory, not read into it."""
 
     def __init__(self, folder: Path) -> None:
-        """Opens what `encode_shards` has finished."""
+        """Opens what `encode_shards` has finished.
+
+        Raises: InputError where it was made of shards of another format.
+        """
         index = load_file(folder / INDEX_FILE)
-        self._keys = index["keys"].numpy().view(KEY)[:, 0]
+        keys = index["keys"].numpy()
+        if keys.shape[1:] != (DIGEST_BYTES,):
+            raise InputError(f"{folder / INDEX_FILE}: names pictures as shards of another format do; delete {folder} and train again")
+        self._keys = keys.view(KEY)[:, 0]
         self._places = index["places"].numpy()
         self._part = lru_cache(maxsize=None)(lambda number: load_file(_part_path(folder, number)))
 

@@ -116,6 +116,10 @@ class VaeObjective(Objective[Pictures]):
         if self.discriminator:
             self.balance.take_up(state)
 
+    def close(self) -> None:
+        """Ends the threads that decode; there are no batches afterwards."""
+        self._loader.close()
+
     def _terms(self, reconstruction: Tensor, pixels: Tensor) -> PixelLosses:
         losses = pixel_losses(reconstruction, pixels, absolute_weight=self._config.absolute_weight)
         if self.perceptual is None:

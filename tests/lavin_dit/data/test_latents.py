@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lavin_dit.data import latents as latents_module
 from lavin_dit.data.latents import LatentStore, encode_shards
 from lavin_dit.data.shards.distinct import DistinctFrames
 from lavin_dit.data.shards.shard_set import Member, ShardSet
+from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.presets import VAE_PRESETS
 from lavin_dit.training.processes import Processes
@@ -147,9 +149,17 @@ def test_a_finished_folder_is_opened_without_a_look_at_the_shards(shards: ShardS
 
 def test_content_that_was_not_encoded_is_not_found(shards: ShardSet, vae: TrainedVae, tmp_path: Path) -> None:
     store = encode_shards(shards, vae, ALONE, tmp_path)
-    for sha256 in ("0" * 64, "f" * 64):
-        with pytest.raises(KeyError, match=sha256):
-            store[Member("shard-00000.tar", 0, 1, sha256),]
+    for digest in ("0" * 32, "f" * 32):
+        with pytest.raises(KeyError, match=digest):
+            store[Member("shard-00000.tar", 0, 1, digest),]
+
+
+def test_latents_of_shards_of_another_format_are_refused(tmp_path: Path) -> None:
+    save_file(
+        {"keys": torch.zeros(3, 32, dtype=torch.uint8), "places": torch.zeros(3, 2, dtype=torch.int32)}, tmp_path / "index.safetensors"
+    )
+    with pytest.raises(InputError, match=r"index\.safetensors: names pictures as shards of another format do; delete .* and train again$"):
+        LatentStore(tmp_path)
 
 
 def test_the_statistics_are_those_of_the_whole_set(shards: ShardSet, vae: TrainedVae, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +77,15 @@ def test_every_epoch_sees_each_distinct_picture_once(tiny_shards: Path) -> None:
     assert len({picture.numpy().tobytes() for picture in seen}) == 24
     assert -1.0 <= float(seen.min()) < -0.5
     assert 0.5 < float(seen.max()) <= 1.0
+
+
+def test_a_closed_objective_leaves_no_threads(shards: ShardSet) -> None:
+    before = set(threading.enumerate())
+    with closing(make(shards)) as objective:
+        objective.batch(0, range(6))
+        started = set(threading.enumerate()) - before
+    assert started
+    assert not any(thread.is_alive() for thread in started)
 
 
 def test_a_set_at_hand_is_shown_in_the_order_that_resumed_runs_rely_on(shards: ShardSet) -> None:

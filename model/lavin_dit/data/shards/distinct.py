@@ -1,13 +1,13 @@
 """The distinct pictures and clips of a set, named by their content: tasks share their scenes' pictures, which are worked on once."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.shards.index import DIGEST_BYTES, ShardIndex
+from lavin_dit.data.shards.digests import DIGEST_BYTES, content_digest
+from lavin_dit.data.shards.index import ShardIndex
 from lavin_dit.data.shards.shard_set import Member, ShardSet
 
 KEY = np.dtype(f"S{DIGEST_BYTES}")
@@ -16,12 +16,12 @@ Frames = tuple[Member, ...]
 
 
 def content_key(frames: Frames) -> bytes:
-    """What names a picture or a clip: the hash of a picture, or that of the hashes of a clip's frames."""
-    return _key(bytes.fromhex("".join(member.sha256 for member in frames)))
+    """What names a picture or a clip: the digest of a picture, or that of the digests of a clip's frames."""
+    return _key(bytes.fromhex("".join(member.digest for member in frames)))
 
 
 def _key(digests: bytes) -> bytes:
-    return digests if len(digests) == DIGEST_BYTES else hashlib.sha256(digests).digest()
+    return digests if len(digests) == DIGEST_BYTES else content_digest(digests)
 
 
 class DistinctFrames(Sequence[Frames]):
@@ -35,7 +35,7 @@ class DistinctFrames(Sequence[Frames]):
         keys, firsts = np.unique(self._keys_of(members), return_index=True)
         order = np.argsort(firsts)
         self._members, self.keys = members[firsts[order]], keys[order]
-        """Of 32 bytes each."""
+        """Of 16 bytes each."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -56,7 +56,7 @@ class DistinctFrames(Sequence[Frames]):
 
 
 class DistinctPictures(Sequence[Member]):
-    """Every distinct picture of an index once, in the order of their hashes; each is made when it is asked for."""
+    """Every distinct picture of an index once, in the order of their digests; each is made when it is asked for."""
 
     def __init__(self, index: ShardIndex) -> None:
         self._index = index

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavin_dit.data.shards.column_files import Columns, open_columns
+from lavin_dit.data.shards.digests import DIGEST_BYTES
 from lavin_dit.data.shards.tars import BLOCK, Member
 from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
@@ -42,7 +43,6 @@ DTYPE_OF_COLUMN: Mapping[str, np.dtype[Any]] = {
     "clip_samples": U32,
     "clip_members": U32,
 }
-DIGEST_BYTES = 32
 
 INDEX_OF_MEDIUM: Mapping[Medium, str] = {"image": "index.safetensors", "clip": "clips.safetensors"}
 STEM_OF_MEDIUM: Mapping[Medium, str] = {"image": "shard", "clip": "clips"}
@@ -148,7 +148,7 @@ class ShardIndex:
 
     @property
     def digests(self) -> NDArray[np.uint8]:
-        """The sha256 of every member. Shapes: (members, 32). Equal pictures of different scenes have equal ones."""
+        """The digest of every member. Shapes: (members, 16). Equal pictures of different scenes have equal ones."""
         return self.columns["digests"]
 
     def name(self, sample: int) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavin_dit.data.shards.column_files import Columns, ColumnSpec, create_columns
+from lavin_dit.data.shards.digests import DIGEST_BYTES
 from lavin_dit.data.shards.index import DTYPE_OF_COLUMN
 from lavin_dit.data.shards.parts import PartFiles
 from lavin_dit.data.shards.tars import END_OF_TAR
@@ -136,7 +137,7 @@ def _write_index(parts: Sequence[PartFiles], plan: _Plan, path: Path, shards: Se
 
 def _shape(name: str, totals: Mapping[str, int], num_frames: int) -> tuple[int, ...]:
     rows = totals[KIND_OF_COLUMN[name]]
-    inner = {"digests": (32,), "pair_members": (2, num_frames), "clip_members": (num_frames,)}
+    inner = {"digests": (DIGEST_BYTES,), "pair_members": (2, num_frames), "clip_members": (num_frames,)}
     return (rows, *inner.get(name, ()))
 
 

@@ -1,6 +1,5 @@
 """A scene as a sample of a shard: its pairs' distinct pictures as files, and the columns that say where each lies."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lavin_dit.data.shards.column_files import Columns
-from lavin_dit.data.shards.index import DIGEST_BYTES, DTYPE_OF_COLUMN
+from lavin_dit.data.shards.digests import DIGEST_BYTES, content_digest
+from lavin_dit.data.shards.index import DTYPE_OF_COLUMN
 from lavin_dit.data.shards.picture_files import SUFFIX_OF_FORMAT, PictureFormat, encode_picture
 from lavin_dit.data.shards.tars import BLOCK, MAX_NAME, tar_entry
 from lavin_dit.data.task import PHOTOGRAPHIC_KIND, ClipPair, ImagePair
@@ -97,7 +97,7 @@ class SampleWriter:
             entry = tar_entry(member, content)
             self._stream.write(entry)
             if suffix != PAIRS_FILE:
-                self._members.append((end + BLOCK, len(content), hashlib.sha256(content).digest()))
+                self._members.append((end + BLOCK, len(content), content_digest(content)))
             end += len(entry)
         self._ends.append(end)
         self._member_ends.append(len(self._members))

@@ -25,7 +25,7 @@ from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 SPLITS = ("train", "test")
 MANIFEST_NAME = "manifest.json"
 FILE_NAME = re.compile(r"(train|test)/((index|clips)\.safetensors|(shard|clips)-\d{5,}\.tar)")
@@ -38,7 +38,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
-    format: Literal[2]
+    format: Literal[3]
     resolution: int
     clip_frames: int
     held_out_tasks: list[str]
@@ -110,9 +110,9 @@ def verify_shards(folder: Path) -> None:
 
 
 class ShardSet:
-    """The pairs and clips of one split, read in place; every picture's hash is checked before it is first decoded.
+    """The pairs and clips of one split, read in place; every picture is checked whenever it is read.
 
-    Shards lie beside their index, or wherever `locate` says, which answers for their hash.
+    Shards lie beside their index, or wherever `locate` says, which answers for their sha256.
     Raises: InputError naming the file where the manifest, an index or a shard is absent, damaged, or does not match.
     """
 
@@ -126,7 +126,7 @@ class ShardSet:
         self.shard_sha256 = _shards_of(split, manifest.files)
         """By the names of the shards."""
         self._check_shards_are_listed()
-        self._reader = TarReader(locate or (lambda shard: self.folder / shard), are_checked=locate is not None)
+        self._reader = TarReader(locate or (lambda shard: self.folder / shard))
 
     @property
     def groups(self) -> tuple[tuple[str, str], ...]:

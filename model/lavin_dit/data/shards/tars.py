@@ -1,6 +1,5 @@
-"""Files in tars: written with the same bytes every time, read in place through mmap, each verified before it is first decoded."""
+"""Files in tars: written with the same bytes every time, read in place through mmap, each verified whenever it is read."""
 
-import hashlib
 import mmap
 import tarfile
 from collections.abc import Callable
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lavin_dit.data.shards.digests import content_digest
 from lavin_dit.data.shards.picture_files import decode_picture
 from lavin_dit.errors import InputError
 
@@ -24,12 +24,12 @@ Locate = Callable[[str], Path]
 
 @dataclass(frozen=True)
 class Member:
-    """Where the bytes of one picture lie, and what they must hash to."""
+    """Where the bytes of one picture lie, and what they must hash to, in hexadecimal."""
 
     shard: str
     offset: int
     size: int
-    sha256: str
+    digest: str
 
 
 def tar_entry(name: str, content: bytes) -> bytes:
@@ -39,31 +39,12 @@ def tar_entry(name: str, content: bytes) -> bytes:
     return header.tobuf(tarfile.USTAR_FORMAT) + content + bytes(-len(content) % BLOCK)
 
 
-class MappedTar:
-    """A tar in memory, and which of its members were found to be right: a bit a block, since no two of them begin in the same one."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises: InputError where it cannot be read."""
-        self.content = _map_file(path)
-        self._checked = bytearray(len(self.content) // (8 * BLOCK) + 1)
-
-    def is_right(self, member: Member, content: bytes) -> bool:
-        """Whether the content is what the member must hash to; it is hashed once."""
-        byte, bit = divmod(member.offset // BLOCK, 8)
-        if not self._checked[byte] >> bit & 1:
-            if hashlib.sha256(content).hexdigest() != member.sha256:
-                return False
-            self._checked[byte] |= 1 << bit
-        return True
-
-
 class TarReader:
-    """Reads members of tars that `locate` finds: members of one tar that do not overlap."""
+    """Reads members of tars that `locate` finds."""
 
-    def __init__(self, locate: Locate, *, are_checked: bool = False) -> None:
-        """`are_checked`: tars are known to be right to the last byte when they are located, so that members need no check of their own."""
-        self._locate, self._are_checked = locate, are_checked
-        self._tars: dict[str, MappedTar] = {}
+    def __init__(self, locate: Locate) -> None:
+        self._locate = locate
+        self._tars: dict[str, mmap.mmap] = {}
 
     def content(self, member: Member) -> bytes:
         """The bytes of one member.
@@ -71,12 +52,12 @@ class TarReader:
         Raises: InputError naming the tar, and the member where the bytes are not those that were written.
         """
         tar = self._tar(member.shard)
-        if member.offset + member.size > len(tar.content):
+        if member.offset + member.size > len(tar):
             raise InputError(
                 f"{self._locate(member.shard)}: ends before byte {member.offset + member.size} of the index; run prepare again"
             )
-        content = tar.content[member.offset : member.offset + member.size]
-        if not self._are_checked and not tar.is_right(member, content):
+        content = tar[member.offset : member.offset + member.size]
+        if content_digest(content).hex() != member.digest:
             raise InputError(f"{self._label(member)} does not match its hash in the index; run prepare again")
         return content
 
@@ -93,21 +74,21 @@ class TarReader:
     def release(self, shard: str) -> None:
         """Lets go of a tar, so that its file can be given up; it is mapped again when it is next read."""
         if shard in self._tars:
-            self._tars.pop(shard).content.close()
+            self._tars.pop(shard).close()
 
     def close(self) -> None:
         """Releases all tars; they can be read again afterwards."""
         for shard in tuple(self._tars):
             self.release(shard)
 
-    def _tar(self, shard: str) -> MappedTar:
+    def _tar(self, shard: str) -> mmap.mmap:
         if shard not in self._tars:
-            self._tars[shard] = MappedTar(self._locate(shard))
+            self._tars[shard] = _map_file(self._locate(shard))
         return self._tars[shard]
 
     def _label(self, member: Member) -> str:
         """What an error names: the header right before a member knows its name, unless it is damaged as well."""
-        header = self._tar(member.shard).content[max(0, member.offset - BLOCK) : member.offset]
+        header = self._tar(member.shard)[max(0, member.offset - BLOCK) : member.offset]
         try:
             name = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").name
         except tarfile.TarError:

@@ -26,7 +26,7 @@ def test_pictures_come_in_order_for_any_number_of_threads(shards: ShardSet, num_
 def test_a_picture_that_cannot_be_read_is_told(shards: ShardSet) -> None:
     shards.close()
     good = shards.pairs[0].input[0]
-    bad = Member(good.shard, good.offset, good.size - 1, good.sha256)
+    bad = Member(good.shard, good.offset, good.size - 1, good.digest)
     with PictureLoader(shards, num_threads=2) as loader, pytest.raises(InputError, match="does not match its hash"):
         loader.pictures([shards.pairs[1].input[0], bad])
 

@@ -66,7 +66,7 @@ def test_an_epoch_of_windows_shows_every_picture_and_every_clip(folder: Path) ->
         assert windows.clips
         pictures = [windows.pictures.at(position) for position in range(image.num_members)]
         assert len(set(pictures)) == image.num_members
-        assert {member.sha256 for member in pictures} == {member.sha256 for member in unique_members(shards)}
+        assert {member.digest for member in pictures} == {member.digest for member in unique_members(shards)}
         assert {windows.clips.at(position) for position in range(clip.num_clips)} == set(shards.clips)
         assert min(len(image.shards), len(clip.shards)) > 2 * WINDOW
 
@@ -177,5 +177,5 @@ def test_pictures_of_clips_are_shown_where_there_are_no_others(tmp_path: Path) -
     write_manifest(tmp_path, resolution=SIDE, clip_frames=5)
     with ShardSet(tmp_path, "train") as shards:
         windows, whole = ShardWindows(shards, window_shards=1, seed=0), WholeSet(shards, seed=0)
-        shown = [{stream.pictures.at(position).sha256 for position in range(20)} for stream in (windows, whole)]
-        assert shown[0] == shown[1] == {member.sha256 for member in unique_members(shards)}
+        shown = [{stream.pictures.at(position).digest for position in range(20)} for stream in (windows, whole)]
+        assert shown[0] == shown[1] == {member.digest for member in unique_members(shards)}

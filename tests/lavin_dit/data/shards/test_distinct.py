@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import pytest
 
+from lavin_dit.data.shards.digests import DIGEST_BYTES
 from lavin_dit.data.shards.distinct import DistinctFrames, content_key, unique_members
 from lavin_dit.data.shards.shard_set import ShardSet
 from tests.lavin_dit.data.mixed_shards import CLIP_FRAMES, NUM_CLIPS, NUM_PHOTOS, NUM_SCENES, write_mixed_shards
@@ -21,13 +22,13 @@ def test_tasks_share_their_scenes_pictures(shards: ShardSet) -> None:
     assert len(pairs) == 2 * NUM_SCENES + NUM_PHOTOS
     members = unique_members(shards)
     assert len(members) == NUM_PICTURES
-    assert {member.sha256 for member in members} == {member.sha256 for pair in pairs for member in pair.input + pair.target}
+    assert {member.digest for member in members} == {member.digest for pair in pairs for member in pair.input + pair.target}
 
 
-def test_distinct_pictures_come_in_the_order_of_their_hashes(shards: ShardSet) -> None:
+def test_distinct_pictures_come_in_the_order_of_their_digests(shards: ShardSet) -> None:
     members = unique_members(shards)
-    hashes = [member.sha256 for member in members]
-    assert hashes == sorted(set(hashes))
+    digests = [member.digest for member in members]
+    assert digests == sorted(set(digests))
     assert members[::7] == tuple(members)[::7]
 
 
@@ -36,7 +37,7 @@ def test_distinct_frames_come_once_and_in_the_order_of_the_shards(shards: ShardS
     places = [(member.shard, member.offset) for (member,) in contents]
     assert all(first < second for first, second in pairwise(places))
     assert len({shard for shard, _ in places}) > 1
-    assert [content_key(frames) for frames in contents] == [bytes(key).ljust(32, b"\0") for key in contents.keys]
+    assert [content_key(frames) for frames in contents] == [bytes(key).ljust(DIGEST_BYTES, b"\0") for key in contents.keys]
     assert set(contents) == {(member,) for member in unique_members(shards)}
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from lavin_dit.data.shards.column_files import open_columns, write_columns
+from lavin_dit.data.shards.digests import content_digest
 from lavin_dit.data.shards.index import ShardIndex
 from lavin_dit.data.shards.picture_files import SUFFIX_OF_FORMAT, PictureFormat, decode_picture, encode_picture
 from lavin_dit.data.shards.samples import Images
@@ -115,7 +116,7 @@ def test_every_member_is_found_by_its_number(tmp_path: Path) -> None:
         index = shards.indices["image"]
         members = [index.member(number) for number in range(index.num_members)]
         assert set(members) == {member for pair in shards.pairs for member in pair.input + pair.target}
-        assert [bytes.fromhex(member.sha256) for member in members] == [digest.tobytes() for digest in index.digests]
+        assert [bytes.fromhex(member.digest) for member in members] == [digest.tobytes() for digest in index.digests]
 
 
 def from_webdataset(paths: list[Path]) -> dict[tuple[str, str], tuple[Images, Images]]:
@@ -199,7 +200,7 @@ def test_writing_again_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_the_manifest_counts_pairs_and_lists_every_file(tmp_path: Path) -> None:
     folder = write(tmp_path / "shards")
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert (manifest["format"], manifest["resolution"], manifest["clip_frames"]) == (2, 16, 1)
+    assert (manifest["format"], manifest["resolution"], manifest["clip_frames"]) == (3, 16, 1)
     assert manifest["tasks"] == {task: {"train": 6, "test": 1} for task in ("depth", "depth_to_image", "edges")}
     assert manifest["sources"] == {"nyu": {"train": 3, "test": 0}, "scenes": {"train": 15, "test": 3}}
     assert set(manifest["files"]) == {str(path.relative_to(folder)) for path in folder.glob("*/*")}
@@ -239,19 +240,18 @@ def test_a_flipped_bit_is_refused_naming_shard_and_member(tmp_path: Path) -> Non
         shards.image(member)
 
 
-def test_a_picture_is_hashed_once_while_its_shard_is_open(tmp_path: Path) -> None:
+def test_a_picture_is_checked_whenever_it_is_read_wherever_its_shard_lies(tmp_path: Path) -> None:
     folder = write(tmp_path / "shards")
-    with ShardSet(folder, "train") as shards:
-        first, second = (shards.pairs[number].input[0] for number in (0, 1))
-        content = shards.content(first)
-        for member in (first, second):
-            flip(folder / "train" / member.shard, member.offset)
-        assert shards.content(first) != content
-        with pytest.raises(InputError, match="does not match its hash"):
-            shards.content(second)
-        shards.close()
-        with pytest.raises(InputError, match="does not match its hash"):
-            shards.content(first)
+    for locate in (None, lambda name: folder / "train" / name):
+        with ShardSet(folder, "train", locate=locate) as shards:
+            member = shards.pairs[0].input[0]
+            for _ in range(2):
+                content = shards.content(member)
+                flip(folder / "train" / member.shard, member.offset)
+                with pytest.raises(InputError, match="does not match its hash in the index"):
+                    shards.content(member)
+                flip(folder / "train" / member.shard, member.offset)
+                assert shards.content(member) == content
 
 
 def test_a_shard_that_is_cut_off_or_missing_is_refused(tmp_path: Path) -> None:
@@ -294,9 +294,9 @@ def test_a_manifest_or_an_index_that_does_not_match_is_refused(tmp_path: Path) -
         ShardSet(folder, "train")
     good = json.loads(manifest.read_text())
     without_files = {key: value for key, value in good.items() if key != "files"}
-    for bad in ({**good, "format": 1}, {"format": 2}, [], {**good, "files": []}, {**good, "tasks": {"depth": 3}}, without_files):
+    for bad in ({**good, "format": 2}, {"format": 3}, [], {**good, "files": []}, {**good, "tasks": {"depth": 3}}, without_files):
         manifest.write_text(json.dumps(bad))
-        with pytest.raises(InputError, match=r"manifest\.json: is not a manifest of shards in format 2"):
+        with pytest.raises(InputError, match=r"manifest\.json: is not a manifest of shards in format 3; run prepare again$"):
             ShardSet(folder, "train")
     manifest.write_text(json.dumps({**good, "files": {"../../etc/passwd": "0"}}))
     with pytest.raises(InputError, match=r"manifest\.json: lists '\.\./\.\./etc/passwd'"):
@@ -324,7 +324,7 @@ def of_another_hash(columns: dict[str, Images]) -> None:
 def of_what_is_no_picture(columns: dict[str, Images]) -> None:
     """An empty stretch, and what that hashes to."""
     columns["sizes"][0] = 0
-    columns["digests"][0] = np.frombuffer(bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"), np.uint8)
+    columns["digests"][0] = np.frombuffer(content_digest(b""), np.uint8)
 
 
 def relist(folder: Path, name: str) -> None:
