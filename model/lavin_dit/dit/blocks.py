@@ -77,14 +77,19 @@ class SideProjections(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Shapes: `(b, l, d)` to queries `(b, n, l, e)`, keys and values `(b, k, l, e)`."""
-        return (self._heads(self.query_norm(self.query(x))), *self.key_value(x))
+        return (self._heads(_normed(self.query_norm, self.query(x))), *self.key_value(x))
 
     def key_value(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The keys and values alone."""
-        return self._heads(self.key_norm(self.key(x))), self._heads(self.value(x))
+        return self._heads(_normed(self.key_norm, self.key(x))), self._heads(self.value(x))
 
     def _heads(self, projected: Tensor) -> Tensor:
         return rearrange(projected, "b l (n e) -> b n l e", e=self.head_dim)
+
+
+def _normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """In the precision of the norm's weights: torch has one kernel where both are alike, and some twenty in half precision's place."""
+    return norm(x.to(norm.weight.dtype))  # type: ignore[no-any-return]
 
 
 class JointAttention(nn.Module):

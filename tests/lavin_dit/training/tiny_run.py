@@ -55,8 +55,9 @@ class Episode(Objective[tuple[Tensor, Tensor, Tensor]]):
 
     network: JDit
 
-    def __init__(self, *, step_s: float = 0.0) -> None:
+    def __init__(self, *, step_s: float = 0.0, device: torch.device | None = None) -> None:
         super().__init__()
+        self._device = device or torch.device("cpu")
         self.network = JDit(DIT_PRESETS["tiny"])
         self.network.initialise(torch.Generator().manual_seed(0))
         self._step_s = step_s
@@ -66,7 +67,8 @@ class Episode(Objective[tuple[Tensor, Tensor, Tensor]]):
         randoms = [torch.Generator().manual_seed(1000 * step + sample) for sample in samples]
         answers = torch.stack([torch.randn(16, 1, 4, 4, generator=random) for random in randoms])
         prompts = torch.stack([torch.randn(16, 3, 4, 4, generator=random) for random in randoms])
-        return answers, prompts, torch.stack([torch.rand((), generator=random) for random in randoms])
+        times = torch.stack([torch.rand((), generator=random) for random in randoms])
+        return answers.to(self._device), prompts.to(self._device), times.to(self._device)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor]) -> Losses:
         answers, prompts, times = batch
@@ -74,7 +76,7 @@ class Episode(Objective[tuple[Tensor, Tensor, Tensor]]):
         errors = [(self.network(answers, shown, times).float() - wanted).square() for shown in (prompts, prompts[:, :, :2])]
         loss = torch.stack([error.mean() for error in errors]).mean()
         per_sample = errors[0].detach().flatten(1).mean(dim=1)
-        tally = Tally(("all",), per_sample.sum()[None], torch.tensor([float(len(per_sample))]))
+        tally = Tally(("all",), per_sample.sum()[None], loss.new_full((1,), float(len(per_sample))))
         return Losses(loss, {"half": loss.detach() / 2}, {"task": tally})
 
     def cost(self, batch: tuple[Tensor, Tensor, Tensor]) -> Cost:
@@ -91,7 +93,7 @@ def main() -> None:
             with (folder / "starts").open("a") as starts:
                 starts.write(f"{processes.world_size}\n")
         processes.wait()
-        fitted = fit("dit", Episode(step_s=step_s), section(**changed), processes, folder)
+        fitted = fit("dit", Episode(step_s=step_s, device=processes.device), section(**changed), processes, folder)
         if processes.is_first:
             save_file(fitted.weights, folder / "weights.safetensors")
 
