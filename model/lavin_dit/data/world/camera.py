@@ -40,16 +40,23 @@ class Camera:
 
     def rays(self, columns: NDArray[np.float64], rows: NDArray[np.float64], resolution: int) -> Array:
         """Directions through places of the picture; their length along the optical axis is 1, so that a hit's parameter is its depth."""
-        right = (2 * columns / resolution - 1) * self.reach
+        return np.array([self.across(columns, resolution), *self.upright(rows, resolution)])
+
+    def across(self, columns: NDArray[np.float64], resolution: int) -> Array:
+        """How far to the right rays through columns of the picture go."""
+        return ((2 * columns / resolution - 1) * self.reach).astype(np.float32)
+
+    def upright(self, rows: NDArray[np.float64], resolution: int) -> tuple[Array, Array]:
+        """How far up, and forwards, rays through rows of the picture go."""
         up = (1 - 2 * rows / resolution) * self.reach
         cosine, sine = math.cos(self.pitch), math.sin(self.pitch)
-        return np.stack([right, up * cosine - sine, cosine + up * sine]).astype(np.float32)
+        return (up * cosine - sine).astype(np.float32), (cosine + up * sine).astype(np.float32)
 
     def turn(self, vectors: NDArray[np.floating]) -> NDArray[np.floating]:
         """Directions of the world in camera space: x right, y up, z to the viewer."""
         cosine, sine = vectors.dtype.type(math.cos(self.pitch)), vectors.dtype.type(math.sin(self.pitch))
         x, y, z = vectors
-        return np.stack([x, cosine * y + sine * z, sine * y - cosine * z])
+        return np.array([x, cosine * y + sine * z, sine * y - cosine * z])
 
     def project(self, points: NDArray[np.float64], resolution: int, *, are_directions: bool = False) -> NDArray[np.float64]:
         """Where points, or directions to what is infinitely far, are in the picture, and their depth.
@@ -61,4 +68,4 @@ class Camera:
         depth = np.maximum(-behind, NEAREST_SEEN_M)
         columns = (right / depth / self.reach + 1) * resolution / 2
         rows = (1 - up / depth / self.reach) * resolution / 2
-        return np.stack([columns, rows, -behind])
+        return np.array([columns, rows, -behind])

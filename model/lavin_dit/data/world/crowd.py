@@ -2,12 +2,14 @@
 
 import colorsys
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from lavin_dit.data.world.camera import Camera
-from lavin_dit.data.world.figures import Figure, Gait, Outfit
+from lavin_dit.data.world.chance import between
+from lavin_dit.data.world.figures import HEAD, Figure, Gait, Outfit, Vector
 from lavin_dit.data.world.layout import Layout, Spot, Takes, stand_apart
 from lavin_dit.data.world.textures import Colour, Material
 
@@ -38,10 +40,7 @@ def admit_figures(layout: Layout, random: np.random.Generator, difficulty: float
 
 def is_whole(figure: Figure, camera: Camera) -> bool:
     """Whether the picture holds all of a figure."""
-    joints = figure.joints
-    reaches = np.vstack([joints, joints[0] + [0.0, HEAD_ROOM * figure.height, 0.0]])
-    columns, rows, _ = camera.project(reaches.T, 1)
-    return bool(min(columns.min(), rows.min()) > MARGIN and max(columns.max(), rows.max()) < 1 - MARGIN)
+    return _is_whole_at(_outline(figure), camera, figure.x, figure.base, figure.z)
 
 
 def hides(nearer: Takes, thing: Takes) -> bool:
@@ -51,13 +50,27 @@ def hides(nearer: Takes, thing: Takes) -> bool:
 
 
 def _find_place(layout: Layout, figure: Figure, random: np.random.Generator) -> Figure | None:
-    nearest = _nearest_whole(figure.height, layout.camera)
+    nearest, outline = _nearest_whole(figure.height, layout.camera), _outline(figure)
+    solids, figures = ([Spot(thing.x, thing.z, thing.reach) for thing in things] for things in (layout.solids, layout.figures))
     for _ in range(PLACEMENT_TRIES):
-        z = random.uniform(nearest, nearest + DEPTH_RANGE_M)
-        spot = Spot(random.uniform(-0.9, 0.9) * z * layout.camera.reach, z, figure.reach)
-        if _is_free(layout, spot) and is_whole(placed := _place(layout, figure, spot.x, z), layout.camera):
-            return placed
+        z = between(random, nearest, nearest + DEPTH_RANGE_M)
+        spot = Spot(between(random, -0.9, 0.9) * z * layout.camera.reach, z, figure.reach)
+        if _is_free(spot, solids, figures):
+            base = layout.foot(spot.x, z, figure.stance)
+            if _is_whole_at(outline, layout.camera, spot.x, base, z):
+                return replace(figure, x=spot.x, z=z, base=base)
     return None
+
+
+def _outline(figure: Figure) -> Vector:
+    """A figure's joints and the top of its head, from the ground in its middle. Shapes: (3, s)."""
+    stature = figure.stature
+    return np.vstack([stature, stature[HEAD] + [0.0, HEAD_ROOM * figure.height, 0.0]]).T
+
+
+def _is_whole_at(outline: Vector, camera: Camera, x: float, base: float, z: float) -> bool:
+    places = camera.project(outline + np.array([[x], [base], [z]]), 1)[:2]
+    return bool(places.min() > MARGIN and places.max() < 1 - MARGIN)
 
 
 def _nearest_whole(height: float, camera: Camera) -> float:
@@ -66,59 +79,56 @@ def _nearest_whole(height: float, camera: Camera) -> float:
     return max(NEAREST_M, 1.1 * camera.height / math.tan(below), 1.1 * (1.1 * height - camera.height) / math.tan(above))
 
 
-def _is_free(layout: Layout, spot: Spot) -> bool:
+def _is_free(spot: Spot, solids: Sequence[Spot], figures: Sequence[Spot]) -> bool:
     """Whether nothing stands there, or before it, and no figure behind it."""
-    solids_allow = all(stand_apart(spot, solid) and not hides(solid, spot) for solid in layout.solids)
-    return solids_allow and all(
-        stand_apart(spot, figure) and not hides(figure, spot) and not hides(spot, figure) for figure in layout.figures
-    )
+    for other in (*solids, *figures):
+        if not stand_apart(spot, other) or hides(other, spot):
+            return False
+    return not any(hides(spot, figure) for figure in figures)
 
 
 def _make_way(layout: Layout, figure: Figure) -> Layout:
     """Puts the figure into the middle, as near as it is whole; solids in its way, or before it, leave."""
-    z = NEAREST_M
-    while not is_whole(placed := _place(layout, figure, 0.0, z), layout.camera) and z < FARTHEST_M:
+    z, outline = NEAREST_M, _outline(figure)
+    while not _is_whole_at(outline, layout.camera, 0.0, layout.foot(0.0, z, figure.stance), z) and z < FARTHEST_M:
         z += PLACE_STEP_M
+    placed = replace(figure, x=0.0, z=z, base=layout.foot(0.0, z, figure.stance))
     stay = [number for number, solid in enumerate(layout.solids) if stand_apart(placed, solid) and not hides(solid, placed)]
     solids, materials = tuple(layout.solids[number] for number in stay), tuple(layout.materials[number] for number in stay)
     return replace(layout, solids=solids, materials=materials, figures=(placed,))
 
 
-def _place(layout: Layout, figure: Figure, x: float, z: float) -> Figure:
-    return replace(figure, x=x, z=z, base=layout.foot(x, z, figure.stance))
-
-
 def _draw_figure(random: np.random.Generator, difficulty: float) -> Figure:
-    height, yaw, phase = random.uniform(1.55, 1.95), random.uniform(0, 2 * math.pi), random.uniform(0, 2 * math.pi)
+    height, yaw, phase = between(random, 1.55, 1.95), between(random, 0, 2 * math.pi), between(random, 0, 2 * math.pi)
     return Figure(0.0, NEAREST_M, yaw, height, _draw_gait(random), phase, _draw_outfit(random, difficulty))
 
 
 def _draw_gait(random: np.random.Generator) -> Gait:
-    if random.uniform() > STANDING_CHANCE:
-        spreads, bends = (random.uniform(0.08, 0.3), random.uniform(0.08, 0.3)), (random.uniform(0.2, 0.8), random.uniform(0.2, 0.8))
-        return Gait(random.uniform(0.25, 0.55), 0.1, spreads, bends, random.uniform(0, 0.12))
-    spreads = random.uniform(0.1, 2.5), random.uniform(0.1, 2.5)
-    return Gait(0.0, random.uniform(0.15, 0.4), spreads, (random.uniform(0.1, 1.2), random.uniform(0.1, 1.2)), random.uniform(-0.05, 0.1))
+    if random.random() > STANDING_CHANCE:
+        spreads, bends = (between(random, 0.08, 0.3), between(random, 0.08, 0.3)), (between(random, 0.2, 0.8), between(random, 0.2, 0.8))
+        return Gait(between(random, 0.25, 0.55), 0.1, spreads, bends, between(random, 0, 0.12))
+    spreads, wave = (between(random, 0.1, 2.5), between(random, 0.1, 2.5)), between(random, 0.15, 0.4)
+    return Gait(0.0, wave, spreads, (between(random, 0.1, 1.2), between(random, 0.1, 1.2)), between(random, -0.05, 0.1))
 
 
 def _draw_outfit(random: np.random.Generator, difficulty: float) -> Outfit:
-    tone = random.uniform(0, 1)
+    tone = random.random()
     skin = (0.95 - 0.5 * tone, 0.76 - 0.5 * tone, 0.62 - 0.44 * tone)
-    shirt = _draw_cloth(random, ("plain", "bands", "stripes", "noise") if random.uniform() < difficulty else ("plain",))
-    sleeves = shirt if random.uniform() < 0.6 else _plain(skin, 0.1)
+    shirt = _draw_cloth(random, ("plain", "bands", "stripes", "noise") if random.random() < difficulty else ("plain",))
+    sleeves = shirt if random.random() < 0.6 else _plain(skin, 0.1)
     return Outfit(
         skin=_plain(skin, 0.1),
-        hair=_plain(colorsys.hsv_to_rgb(random.uniform(0.04, 0.12), random.uniform(0.2, 0.8), random.uniform(0.1, 0.75)), 0.2),
+        hair=_plain(colorsys.hsv_to_rgb(between(random, 0.04, 0.12), between(random, 0.2, 0.8), between(random, 0.1, 0.75)), 0.2),
         shirt=shirt,
         sleeves=sleeves,
         trousers=_draw_cloth(random, ("plain",)),
-        shoes=_plain(colorsys.hsv_to_rgb(random.uniform(0, 1), random.uniform(0, 0.5), random.uniform(0.1, 0.9)), 0.3),
+        shoes=_plain(colorsys.hsv_to_rgb(random.random(), between(random, 0, 0.5), between(random, 0.1, 0.9)), 0.3),
     )
 
 
 def _draw_cloth(random: np.random.Generator, patterns: tuple[str, ...]) -> Material:
-    first, second = (colorsys.hsv_to_rgb(random.uniform(0, 1), random.uniform(0.2, 0.9), random.uniform(0.25, 0.95)) for _ in range(2))
-    return Material(patterns[random.integers(len(patterns))], first, second, 0.16, random.uniform(0, 1), 0.05)
+    first, second = (colorsys.hsv_to_rgb(random.random(), between(random, 0.2, 0.9), between(random, 0.25, 0.95)) for _ in range(2))
+    return Material(patterns[random.integers(len(patterns))], first, second, 0.16, random.random(), 0.05)
 
 
 def _plain(colour: Colour, gloss: float) -> Material:

@@ -1,4 +1,4 @@
-"""Articulated figures: joints, the bones between them, and the limbs around the bones.
+"""Articulated figures: their poses, and the joints that follow from them.
 
 A figure's own axes are x (its right), y (up) and z (where it faces).
 """
@@ -10,7 +10,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.world.geometry import Primitive
 from lavin_dit.data.world.textures import Material
 
 JOINT_NAMES = (
@@ -64,57 +63,10 @@ class Outfit:
     trousers: Material
     shoes: Material
 
-
-@dataclass(frozen=True)
-class Limb:
-    """A rod along a bone, of a figure of height one.
-
-    `shares` say where on the way between the `bone`'s joints it begins and ends; `starts_beside` and `stops_beside` how far beside, to the
-    figure's right, up its trunk and forwards; `reference` is a direction that it never takes; `cloth` a field of `Outfit`; limbs of one
-    `face` are one smooth part.
-    """
-
-    bone: tuple[int, int]
-    radius: float
-    cloth: str
-    face: int
-    reference: Point = (1.0, 0.0, 0.0)
-    shares: tuple[float, float] = (0.0, 1.0)
-    starts_beside: Point = (0.0, 0.0, 0.0)
-    stops_beside: Point = (0.0, 0.0, 0.0)
-
-
-def _limbs_of_side(arm: tuple[int, int, int], leg: tuple[int, int, int], outwards: float, faces: tuple[int, int]) -> tuple[Limb, ...]:
-    (shoulder, elbow, wrist), (hip, knee, ankle), sideways = arm, leg, (outwards, -0.2, 1.0)
-    of_arm, of_leg = faces
-    return (
-        Limb((shoulder, hip), 0.064, "shirt", TRUNK, starts_beside=(-0.055 * outwards, -0.03, 0.0), stops_beside=(0.0, 0.03, 0.0)),
-        Limb((shoulder, elbow), 0.036, "sleeves", of_arm, sideways),
-        Limb((elbow, wrist), 0.030, "skin", of_arm, sideways),
-        Limb((elbow, wrist), 0.034, "skin", of_arm, sideways, shares=(1.0, 1.15)),
-        Limb((hip, knee), 0.052, "trousers", of_leg),
-        Limb((knee, ankle), 0.042, "trousers", of_leg),
-        Limb((ankle, ankle), 0.032, "shoes", of_leg, starts_beside=(0.0, -0.01, 0.0), stops_beside=(0.0, -0.01, FOOT)),
-    )
-
-
-FORWARDS = (0.0, 0.0, 1.0)
-TRUNK, TOP = 0, 1
-"""Faces; the arms and legs have the others."""
-LIMBS = (
-    Limb((HEAD, HEAD), 0.062, "skin", TOP, starts_beside=(0.0, -0.008, 0.0), stops_beside=(0.0, 0.012, 0.0)),
-    Limb((HEAD, HEAD), 0.062, "hair", TOP, starts_beside=(0.0, 0.012, -0.012), stops_beside=(0.0, 0.026, -0.012)),
-    Limb((NECK, HEAD), 0.030, "skin", TOP),
-    Limb((RIGHT_ARM[0], LEFT_ARM[0]), 0.042, "shirt", TRUNK, FORWARDS),
-    Limb((RIGHT_LEG[0], LEFT_LEG[0]), 0.058, "trousers", TRUNK, FORWARDS),
-    *_limbs_of_side(RIGHT_ARM, RIGHT_LEG, 1.0, (2, 4)),
-    *_limbs_of_side(LEFT_ARM, LEFT_LEG, -1.0, (3, 5)),
-)
-LIMB_BONES = np.array([limb.bone for limb in LIMBS])
-LIMB_RADII = np.array([limb.radius for limb in LIMBS])
-LIMB_SHARES = np.array([limb.shares for limb in LIMBS])
-LIMB_OFFSETS = np.array([(limb.starts_beside, limb.stops_beside) for limb in LIMBS])
-LIMB_REFERENCES = np.array([limb.reference for limb in LIMBS])
+    @property
+    def materials(self) -> tuple[Material, ...]:
+        """All of them, in the order of their fields."""
+        return tuple(vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -182,32 +134,14 @@ class Figure:
     @cached_property
     def joints(self) -> Vector:
         """Where the joints are in the world. Shapes: (NUM_JOINTS, 3)."""
-        return self._placed(self._posed)
+        return np.asarray(self.stature + np.array([self.x, self.base, self.z]), np.float64)
 
     @cached_property
-    def _posed(self) -> Vector:
-        return _joints_of(self.gait.pose(self.phase))
-
-    @property
-    def limbs(self) -> tuple[tuple[Primitive, ...], tuple[Material, ...]]:
-        """The rods around the bones, and what they are painted with."""
-        ends = self._placed(_ends_of(self._posed))
-        spans = ends[:, 1] - ends[:, 0]
-        turns, halves = _turns_along(spans, self._turned(LIMB_REFERENCES)), np.sqrt((spans * spans).sum(axis=-1)) / 2
-        rods = zip(ends.mean(axis=1).tolist(), halves.tolist(), (LIMB_RADII * self.height).tolist(), turns, LIMBS, strict=True)
-        primitives = tuple(
-            Primitive("capsule", (x, y, z), (radius, half + radius, radius), turn, limb.face)
-            for (x, y, z), half, radius, turn, limb in rods
-        )
-        return primitives, tuple(getattr(self.outfit, limb.cloth) for limb in LIMBS)
-
-    def _turned(self, vectors: Vector) -> Vector:
+    def stature(self) -> Vector:
+        """Where the joints are from the ground in the figure's middle. Shapes: (NUM_JOINTS, 3)."""
         cosine, sine = math.cos(self.yaw), math.sin(self.yaw)
-        x, y, z = np.moveaxis(vectors, -1, 0)
-        return np.stack([cosine * x + sine * z, y, cosine * z - sine * x], axis=-1)
-
-    def _placed(self, points: Vector) -> Vector:
-        return np.asarray(self._turned(points) * self.height + np.array([self.x, self.base, self.z]), np.float64)
+        x, y, z = _joints_of(self.gait.pose(self.phase)).T
+        return np.array([cosine * x + sine * z, y, cosine * z - sine * x]).T * self.height
 
 
 def _joints_of(pose: Pose) -> Vector:
@@ -241,27 +175,3 @@ def _chain(
         z += length * math.cos(spread) * math.sin(swing)
         joints[number] = (x, y, z)
     return joints
-
-
-def _ends_of(joints: Vector) -> Vector:
-    """Where each limb begins and ends. Shapes: (limbs, 2, 3)."""
-    trunk = joints[NECK] - (joints[RIGHT_LEG[0]] + joints[LEFT_LEG[0]]) / 2
-    rise, lean = (trunk[1:] / (TORSO + NECK_RISE)).tolist()
-    frame = np.array([[1.0, 0.0, 0.0], [0.0, rise, lean], [0.0, -lean, rise]])
-    bones = joints[LIMB_BONES]
-    along = bones[:, :1] + (bones[:, 1:] - bones[:, :1]) * LIMB_SHARES[:, :, None]
-    return np.asarray(along + LIMB_OFFSETS @ frame, np.float64)
-
-
-def _turns_along(directions: Vector, references: Vector) -> Vector:
-    """Turns whose y axis is the given direction and whose x axis is square to the reference. Shapes: (n, 3) to (n, 3, 3)."""
-    along = directions / np.sqrt((directions * directions).sum(axis=-1, keepdims=True))
-    across = _cross(along, references)
-    across /= np.sqrt((across * across).sum(axis=-1, keepdims=True))
-    return np.stack([across, along, _cross(across, along)], axis=1)
-
-
-def _cross(a: Vector, b: Vector) -> Vector:
-    """Shapes: two (n, 3) to (n, 3)."""
-    (ax, ay, az), (bx, by, bz) = a.T, b.T
-    return np.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis=-1)

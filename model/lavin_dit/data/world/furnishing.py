@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from lavin_dit.data.world.camera import Camera
+from lavin_dit.data.world.chance import between
 from lavin_dit.data.world.crowd import admit_figures
 from lavin_dit.data.world.layout import EASY, EASY_SHAPES, SHAPES, Lamp, Layout, Light, Solid, World, stand_apart
 from lavin_dit.data.world.terrain import Terrain, Wave
@@ -46,7 +47,7 @@ class Draws:
         low, high = easy
         if hard is not None and self.difficulty > 0:
             low, high = self._between(low, hard[0]), self._between(high, hard[1])
-        return self.first.uniform(low, high)
+        return between(self.first, low, high)
 
     def whole(self, easy: tuple[int, int], hard: tuple[int, int]) -> int:
         """A whole number, ends included."""
@@ -60,7 +61,7 @@ class Draws:
 
     def is_hard(self, chance: float = 1.0) -> bool:
         """Whether one thing is drawn as in the hardest world; never in the easy one."""
-        return self.difficulty > 0 and self.hard.uniform() < chance * self.difficulty
+        return self.difficulty > 0 and self.hard.random() < chance * self.difficulty
 
     def _between(self, easy: float, hard: float) -> float:
         return easy + (hard - easy) * self.difficulty
@@ -95,24 +96,20 @@ def _roughen(layout: Layout, draws: Draws) -> Layout:
 
 
 def _draw_lamp(draws: Draws) -> Lamp:
-    towards = _direction(draws.hard.uniform(0, 2 * math.pi), draws.hard.uniform(LOWEST_LIGHT, math.radians(75)))
-    colour = colorsys.hsv_to_rgb(draws.hard.uniform(0, 1), draws.hard.uniform(0.1, 0.6), 1.0)
-    return Lamp(towards, colour, draws.hard.uniform(0.2, 0.5))
+    towards = _direction(between(draws.hard, 0, 2 * math.pi), between(draws.hard, LOWEST_LIGHT, math.radians(75)))
+    colour = colorsys.hsv_to_rgb(draws.hard.random(), between(draws.hard, 0.1, 0.6), 1.0)
+    return Lamp(towards, colour, between(draws.hard, 0.2, 0.5))
 
 
 def _draw_terrain(draws: Draws) -> Terrain:
     """Three waves that run across one another."""
-    first_heading, relief = draws.hard.uniform(0, math.pi), draws.difficulty * draws.hard.uniform(0.5, 1)
+    first_heading, relief = between(draws.hard, 0, math.pi), draws.difficulty * between(draws.hard, 0.5, 1)
     waves = []
     for number, (steepness, length_m) in enumerate(((0.3, 9.0), (0.16, 5.0), (0.08, 2.8))):
-        heading = first_heading + number * math.pi / 3 + draws.hard.uniform(-0.3, 0.3)
-        length_m *= draws.hard.uniform(0.8, 1.25)
-        frequency = 1 / length_m
-        waves.append(
-            Wave(
-                relief * steepness / (8 * frequency), frequency * math.cos(heading), frequency * math.sin(heading), draws.hard.uniform(0, 1)
-            )
-        )
+        heading = first_heading + number * math.pi / 3 + between(draws.hard, -0.3, 0.3)
+        length_m *= between(draws.hard, 0.8, 1.25)
+        frequency, phase = 1 / length_m, draws.hard.random()
+        waves.append(Wave(relief * steepness / (8 * frequency), frequency * math.cos(heading), frequency * math.sin(heading), phase))
     terrain = Terrain(tuple(waves))
     assert terrain.steepest < math.tan(LOWEST_LIGHT), "the ground would have to throw shadows"
     return terrain
@@ -126,14 +123,14 @@ def _draw_light(draws: Draws) -> Light:
     azimuth, elevation = draws.uniform((0.6, 2 * math.pi - 0.6), (0, 2 * math.pi)), math.radians(draws.uniform((32, 62), (32, 75)))
     hue = draws.uniform((0.55, 0.62))
     if draws.is_hard(0.4):
-        hue = draws.hard.uniform(0, 1)
+        hue = draws.hard.random()
     zenith = colorsys.hsv_to_rgb(hue, draws.uniform((0.55, 0.8), (0.2, 0.8)), draws.uniform((0.65, 0.9), (0.45, 0.95)))
     horizon = colorsys.hsv_to_rgb(hue, draws.uniform((0.08, 0.25), (0.03, 0.4)), draws.uniform((0.88, 1.0), (0.75, 1.0)))
     strength, ambient = draws.uniform((0.75, 1.0), (0.6, 1.0)), draws.uniform((0.28, 0.4), (0.2, 0.45))
     light = Light(_direction(azimuth, elevation), strength, ambient, zenith, horizon)
     if draws.is_hard():
         light = replace(
-            light, haze_m=draws.hard.uniform(25, 90), clouds=draws.hard.uniform(0.1, 0.9), cloud_place=draws.hard.uniform(0, 1000)
+            light, haze_m=between(draws.hard, 25, 90), clouds=between(draws.hard, 0.1, 0.9), cloud_place=between(draws.hard, 0, 1000)
         )
     return light
 
@@ -142,7 +139,7 @@ def _draw_ground(draws: Draws) -> Material:
     dryness = draws.uniform((0, 1))
     hue = 0.30 - 0.22 * dryness
     if draws.is_hard(0.7):
-        hue = draws.hard.uniform(0, 1)
+        hue = draws.hard.random()
     saturation, value = draws.uniform((0.4, 0.6), (0.1, 0.6)) - 0.15 * dryness, 0.5 + 0.32 * dryness
     first = colorsys.hsv_to_rgb(hue, max(saturation, 0.0), value)
     second = colorsys.hsv_to_rgb(hue, max(saturation, 0.0) * 0.9, value * draws.uniform((0.6, 0.8), (0.45, 0.85)))
@@ -152,7 +149,7 @@ def _draw_ground(draws: Draws) -> Material:
 
 def _draw_material(draws: Draws, shape: str) -> Material:
     hue = HUES[shape] + draws.uniform((-HUE_SPREAD, HUE_SPREAD))
-    if draws.first.uniform() < 0.1 + 0.9 * draws.difficulty:
+    if draws.first.random() < 0.1 + 0.9 * draws.difficulty:
         hue = draws.uniform((0, 1))
     saturation, value = draws.uniform((0.65, 0.95), (0.1, 0.95)), draws.uniform((0.7, 0.95), (0.35, 0.95))
     first = colorsys.hsv_to_rgb(hue % 1, saturation, value)
@@ -164,7 +161,7 @@ def _draw_material(draws: Draws, shape: str) -> Material:
 
 
 def _any_colour(draws: Draws) -> Colour:
-    return colorsys.hsv_to_rgb(draws.hard.uniform(0, 1), draws.hard.uniform(0.1, 0.9), draws.hard.uniform(0.25, 0.95))
+    return colorsys.hsv_to_rgb(draws.hard.random(), between(draws.hard, 0.1, 0.9), between(draws.hard, 0.25, 0.95))
 
 
 def _draw_solids(draws: Draws, camera: Camera) -> tuple[Solid, ...]:

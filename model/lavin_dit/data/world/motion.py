@@ -8,6 +8,7 @@ from typing import TypeVar
 import numpy as np
 
 from lavin_dit.data.world.camera import Camera
+from lavin_dit.data.world.chance import between
 from lavin_dit.data.world.figures import THIGH, Figure
 from lavin_dit.data.world.layout import Layout, Solid, Takes, stand_apart
 
@@ -67,7 +68,7 @@ def move(layout: Layout, seed: int, index: int, num_frames: int, *, difficulty: 
     random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, index, MOTION_STREAM])))
     velocities = [_draw_velocity(random) for _ in layout.solids]
     travel = _draw_travel(random, must_move=not any(velocity.x for velocity in velocities))
-    paces = [random.uniform(0.35, 0.6) for _ in layout.figures]
+    paces = [between(random, 0.35, 0.6) for _ in layout.figures]
     hops = [_draw_hop(random, difficulty, solid) for solid in layout.solids]
     for frame in range(1, num_frames + 1):
         yield layout
@@ -88,23 +89,23 @@ def _without(things: list[T], number: int) -> list[T]:
 
 
 def _draw_travel(random: np.random.Generator, *, must_move: bool) -> Travel:
-    x, z = random.uniform(-0.09, 0.09), random.uniform(-0.05, 0.1)
-    height, pitch = random.uniform(-0.02, 0.02), random.uniform(-0.008, 0.008)
-    is_still = random.uniform() < STILL_CHANCE and not must_move
+    x, z = between(random, -0.09, 0.09), between(random, -0.05, 0.1)
+    height, pitch = between(random, -0.02, 0.02), between(random, -0.008, 0.008)
+    is_still = random.random() < STILL_CHANCE and not must_move
     return Travel(0.0, 0.0, 0.0, 0.0) if is_still else Travel(x, z, height, pitch)
 
 
 def _draw_velocity(random: np.random.Generator) -> Velocity:
-    heading, speed, turn = random.uniform(0, 2 * math.pi), random.uniform(MIN_SPEED_M, MAX_SPEED_M), random.uniform(-MAX_TURN, MAX_TURN)
-    if random.uniform() < STILL_CHANCE:
+    heading, speed, turn = between(random, 0, 2 * math.pi), between(random, MIN_SPEED_M, MAX_SPEED_M), between(random, -MAX_TURN, MAX_TURN)
+    if random.random() < STILL_CHANCE:
         return Velocity(0.0, 0.0, 0.0)
     return Velocity(speed * math.cos(heading), speed * math.sin(heading), turn)
 
 
 def _draw_hop(random: np.random.Generator, difficulty: float, solid: Solid) -> Hop:
     """A cone stays on the ground: it has no base that could be seen."""
-    is_hopping = random.uniform() < HOP_CHANCE * difficulty and solid.shape != "cone"
-    return Hop(is_hopping * random.uniform(0.2, MAX_HOP_M), random.uniform(*HOP_FRAMES))
+    is_hopping = random.random() < HOP_CHANCE * difficulty and solid.shape != "cone"
+    return Hop(is_hopping * between(random, 0.2, MAX_HOP_M), between(random, *HOP_FRAMES))
 
 
 def _glide(others: Sequence[Takes], solid: Solid, velocity: Velocity) -> tuple[Solid, Velocity]:

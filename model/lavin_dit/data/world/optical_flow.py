@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from lavin_dit.data.world.geometry import Primitives
 from lavin_dit.data.world.layout import Layout
-from lavin_dit.data.world.scenes import Traces
+from lavin_dit.data.world.sampling import Traces
 from lavin_dit.data.world.tracing import NO_PART, things_of
 
 

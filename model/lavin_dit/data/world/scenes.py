@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from lavin_dit.data.world.figures import JOINT_DEPTHS, NUM_JOINTS
 from lavin_dit.data.world.furnishing import draw_layout
 from lavin_dit.data.world.layout import EASY, Layout, World
-from lavin_dit.data.world.shading import haze, light_up, paint_sky
-from lavin_dit.data.world.shapes import MISS
-from lavin_dit.data.world.textures import paint_ground
-from lavin_dit.data.world.tracing import FIRST_SOLID, GROUND, NO_PART, SKY, Things, find_light, first_hits, things_of
-from lavin_dit.data.world.vectors import Array, Indices, normalised, pick, put
+from lavin_dit.data.world.sampling import Samples, Traces, sample
+from lavin_dit.data.world.shading import directions_of, haze, hidden_by_haze, light_up, mirror
+from lavin_dit.data.world.tracing import FIRST_SOLID, GROUND, SKY, Things, find_shadows, things_of
+from lavin_dit.data.world.vectors import Array, Indices, dot, pick, put
 
-__all__ = ["FAR_M", "FIRST_SOLID", "GROUND", "SKY", "Scene", "Traces", "render", "render_scene", "render_traced"]
+__all__ = ["FAR_M", "FIRST_SOLID", "GROUND", "SKY", "Scene", "render", "render_scene", "render_traced"]
 
 FAR_M = 32.0
-CENTRE = (0.5, 0.5)
-AROUND = ((0.3, 0.15), (0.85, 0.3), (0.7, 0.85), (0.15, 0.7))
-FLAT = np.array([[1], [0], [1]], np.float32)
-"""The ground is painted from above."""
+CENTRE = np.array([[0.5, 0.5]])
+AROUND = np.array([[0.3, 0.15], [0.85, 0.3], [0.7, 0.85], [0.15, 0.7]])
+"""Where in a pixel: shares of its width and height."""
 NOTICED = np.float32(0.1)
 """The difference in a colour, of 1, from which two pixels are told apart."""
+KEPT_BYTES = 30 * 2**20
+"""glibc takes note of no block larger than 32 MiB."""
 
 
 @dataclass(frozen=True)
@@ -52,38 +52,6 @@ class Scene:
     joints: NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Traces:
-    """Where the rays through the pixels' centres end. Shapes: `directions`, `points` (3, h*w); `parts` (h*w,), `NO_PART` on the ground
-    and in the sky; `is_sky` (h*w,).
-    """
-
-    directions: Array
-    points: Array
-    parts: Indices
-    is_sky: NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class _Samples:
-    """What the rays met: `depths` (s,), inf in the sky; `owners` instance numbers (s,); the rest as in `Scene`, in world space."""
-
-    directions: Array
-    depths: Array
-    parts: Indices
-    owners: NDArray[np.uint8]
-    points: Array
-    normals: Array
-    faces: NDArray[np.uint8]
-    albedo: Array
-    gloss: Array
-
-    def at(self, places: Indices) -> "_Samples":
-        """Some of the samples."""
-        fields = (getattr(self, name) for name in self.__dataclass_fields__)
-        return _Samples(*(field.take(places, axis=-1) for field in fields))
-
-
 def render_scene(seed: int, index: int, resolution: int, *, world: World = EASY) -> Scene:
     """Scene `index` of the world `seed`; depends on nothing but its arguments."""
     return render(draw_layout(seed, index, world), resolution)
@@ -96,108 +64,91 @@ def render(layout: Layout, resolution: int) -> Scene:
 
 def render_traced(layout: Layout, resolution: int) -> tuple[Scene, Traces]:
     """A scene, and where its rays ended."""
+    _keep_memory()
     things, pixels, square = things_of(layout), np.arange(resolution * resolution), (resolution, resolution)
-    centres = _sample(layout, things, _rays(layout, pixels, (CENTRE,), resolution))
-    shown = _expose(layout, things, centres)
-    unlike = pixels if layout.is_sampled_everywhere else _find_unlike(shown[0], centres, resolution)
-    around = _expose(layout, things, _sample(layout, things, _rays(layout, unlike, AROUND, resolution)))
-    lit, shadowless = (_to_picture(_blend(*both, unlike), resolution) for both in zip(shown, around, strict=True))
-    depth = np.minimum(centres.depths, np.float32(FAR_M)).reshape(square)
+    centres = sample(layout, things, _rays(layout, pixels, CENTRE, resolution))
+    owners, faces = centres.owners.take(centres.places).reshape(square), centres.faces.take(centres.places).reshape(square)
+    colours = _expose(layout, things, centres)
+    unlike = pixels if layout.is_sampled_everywhere else _find_unlike(colours[:3], owners, faces)
+    around = _expose(layout, things, sample(layout, things, _rays(layout, unlike, AROUND, resolution)))
+    lit, shadowless = _blend(colours, around, unlike).reshape(2, 3, *square)
+    normals = np.asarray(layout.camera.turn(centres.normals), np.float32)
+    depth = np.minimum(centres.traces.depths, np.float32(FAR_M)).reshape(square)
     scene = Scene(
-        rgb=lit,
-        shadowless=shadowless,
-        albedo=_to_picture(centres.albedo, resolution),
+        rgb=_to_picture(lit),
+        shadowless=_to_picture(shadowless),
+        albedo=_to_picture(pick(centres.albedo, centres.places).reshape(3, *square)),
         depth=depth,
-        normals=np.asarray(layout.camera.turn(centres.normals), np.float32).reshape(3, *square).transpose(1, 2, 0),
-        instances=centres.owners.reshape(square),
-        classes=things.classes[centres.owners].reshape(square),
-        faces=centres.faces.reshape(square),
+        normals=pick(normals, centres.places).reshape(3, *square).transpose(1, 2, 0),
+        instances=owners,
+        classes=things.classes.take(owners),
+        faces=faces,
         joints=_find_joints(layout, depth),
     )
-    return scene, Traces(centres.directions, centres.points, centres.parts, centres.owners == SKY)
+    return scene, centres.traces
 
 
-def _rays(layout: Layout, pixels: Indices, places: tuple[tuple[float, float], ...], resolution: int) -> Array:
-    """Directions through places within pixels. Shapes: returns (3, places * pixels)."""
-    rows, columns = np.divmod(pixels, resolution)
-    return layout.camera.rays(
-        np.concatenate([columns + dx for dx, _ in places]), np.concatenate([rows + dy for _, dy in places]), resolution
-    )
+def _keep_memory() -> None:
+    """Has the scene's memory kept for the next one."""
+    # glibc hands what is freed back to the system, and each page of it costs a fault in the next scene (a third of the time at 256 px),
+    # until it has seen a block as large as this come and go. It is never touched, and takes no memory.
+    np.empty(KEPT_BYTES, np.uint8)
 
 
-def _sample(layout: Layout, things: Things, directions: Array) -> _Samples:
-    eye = layout.camera.eye
-    depths, parts = first_hits(things, eye, directions)
-    ground_depths = _cast_ground(layout, directions, depths)
-    parts[ground_depths <= depths] = NO_PART
-    depths = np.minimum(depths, ground_depths)
-    is_sky = depths == MISS
-    points = directions * np.where(is_sky, np.float32(0), depths) + eye
-    normals, albedo = np.zeros_like(directions), np.empty_like(directions)
-    faces, gloss = np.zeros(depths.shape, np.uint8), np.zeros(depths.shape, np.float32)
-    owners = np.where(is_sky, np.uint8(SKY), np.uint8(GROUND))
-    sky, ground, own = np.flatnonzero(is_sky), np.flatnonzero(~is_sky & (parts == NO_PART)), np.flatnonzero(parts != NO_PART)
-    put(albedo, sky, paint_sky(layout.light, pick(directions, sky)))
-    ground_points, ground_depths = pick(points, ground), ground_depths[ground]
-    put(normals, ground, _ground_normals(layout, ground_points, ground_depths))
-    put(albedo, ground, paint_ground(layout.ground, ground_points * FLAT, ground_depths))
-    met = parts[own]
-    owners[own], gloss[own] = things.owners[met], things.paints.gloss[met]
-    own_normals, faces[own], local = things.primitives.surface(met, pick(points, own))
-    put(normals, own, own_normals)
-    put(albedo, own, things.paints.paint(met, local))
-    return _Samples(directions, depths, parts, owners, points, normals, faces, albedo, gloss)
+def _rays(layout: Layout, pixels: Indices, places: NDArray[np.float64], resolution: int) -> Array:
+    """Directions through places within pixels. Shapes: `places` (n, 2); returns (3, n * pixels)."""
+    rows = pixels // resolution
+    columns = pixels - rows * resolution
+    lines = np.arange(resolution) + places.T[:, :, None]
+    right, (up, forwards) = layout.camera.across(lines[0], resolution), layout.camera.upright(lines[1], resolution)
+    return np.array([pick(right, columns), pick(up, rows), pick(forwards, rows)]).reshape(3, -1)
 
 
-def _cast_ground(layout: Layout, directions: Array, limits: Array) -> Array:
-    """Distances at which rays meet the ground, or `MISS`, also where they end before it."""
-    if layout.terrain is not None:
-        return layout.terrain.cast(layout.camera.eye, directions, limits)
-    is_down = directions[1] < -1e-5
-    return np.where(is_down, -layout.camera.eye[1] / np.where(is_down, directions[1], np.float32(-1)), MISS)
+def _expose(layout: Layout, things: Things, samples: Samples) -> Array:
+    """The colours of all rays' samples, and those they would have if nothing threw a shadow. Shapes: returns (6, s)."""
+    lamps, own, surfaces = layout.all_lamps, samples.things, slice(samples.things.stop)
+    normals, albedo = samples.normals[:, surfaces], samples.albedo[:, surfaces]
+    cosines = dot(normals[:, None], directions_of(lamps)[:, :, None])
+    is_facing = cosines > 0
+    is_shadowed = find_shadows(things, lamps, samples.points, normals, is_facing)
+    scattered = np.maximum(cosines, 0) * np.array([[lamp.strength] for lamp in lamps], np.float32)
+    mirrored = np.zeros_like(scattered)
+    mirrored[:, own] = mirror(lamps, samples.normals[:, own], samples.views, samples.gloss) * is_facing[:, own]
+    hidden = hidden_by_haze(layout.light, samples.distances)
+    is_lit = ~is_shadowed
+    colours = np.concatenate([samples.albedo, samples.albedo])
+    colours[:3, surfaces] = _shade(layout, scattered * is_lit, mirrored * is_lit, albedo, normals[1], hidden)
+    colours[3:, surfaces] = colours[:3, surfaces]
+    dark = np.flatnonzero(is_shadowed.any(axis=0))
+    bare = _shade(layout, *(values.take(dark, axis=-1) for values in (scattered, mirrored, albedo, normals[1], hidden)))
+    put(colours[3:], dark, bare)
+    return pick(colours, samples.places)
 
 
-def _ground_normals(layout: Layout, points: Array, distances: Array) -> Array:
-    if layout.terrain is not None:
-        return layout.terrain.normals(points, distances)
-    return np.array([[0], [1], [0]], np.float32)
+def _shade(layout: Layout, scattered: Array, mirrored: Array, albedo: Array, upwards: Array, hidden: Array) -> Array:
+    linear = light_up(layout.light, layout.all_lamps, scattered, mirrored, albedo, upwards)
+    return np.minimum(np.sqrt(haze(layout.light, linear, hidden)), 1)
 
 
-def _expose(layout: Layout, things: Things, samples: _Samples) -> tuple[Array, Array]:
-    """The colours of samples, and those they would have if nothing threw a shadow."""
-    lit, shadowed = find_light(things, layout.all_lamps, samples.points, samples.normals)
-    views = normalised(samples.directions)
-    shown = _shade(layout, samples, views, lit)
-    bare, places = shown.copy(), np.flatnonzero(shadowed.any(axis=0))
-    put(bare, places, _shade(layout, samples.at(places), pick(views, places), np.maximum(lit, shadowed).take(places, axis=1)))
-    return shown, bare
-
-
-def _shade(layout: Layout, samples: _Samples, views: Array, lit: Array) -> Array:
-    linear = light_up(layout.light, layout.all_lamps, lit, samples.albedo, samples.normals, views, samples.gloss)
-    shown = np.sqrt(np.maximum(haze(layout.light, linear, samples.depths), 0))
-    return np.where(samples.owners == SKY, samples.albedo, np.minimum(shown, 1))
-
-
-def _find_unlike(shown: Array, samples: _Samples, resolution: int) -> Indices:
+def _find_unlike(colours: Array, owners: NDArray[np.uint8], faces: NDArray[np.uint8]) -> Indices:
     """Pixels that belong to another surface than a neighbour, or have another colour."""
-    surfaces = (samples.owners.astype(np.int32) * 256 + samples.faces).reshape(resolution, resolution)
-    colours = shown.reshape(3, resolution, resolution)
-    is_unlike = np.zeros((resolution, resolution), np.bool_)
+    surfaces, colours = owners.astype(np.uint16) * 256 + faces, colours.reshape(3, *owners.shape)
+    is_unlike = np.zeros(owners.shape, np.bool_)
     for here, there in ((np.s_[:, 1:], np.s_[:, :-1]), (np.s_[1:, :], np.s_[:-1, :])):
-        differs = np.abs(colours[:, *here] - colours[:, *there]).max(axis=0) > NOTICED
+        differs = np.maximum.reduce(np.abs(colours[:, *here] - colours[:, *there])) > NOTICED
         differs |= surfaces[here] != surfaces[there]
         is_unlike[here] |= differs
         is_unlike[there] |= differs
     return np.flatnonzero(is_unlike)
 
 
-def _blend(centres: Array, around: Array, unlike: Indices) -> Array:
+def _blend(colours: Array, around: Array, unlike: Indices) -> Array:
     """The mean colour of each pixel's samples."""
-    blended = centres.copy()
-    samples = np.concatenate([pick(centres, unlike)[:, None], around.reshape(3, len(AROUND), -1)], axis=1)
-    put(blended, unlike, samples.mean(axis=1))
-    return blended
+    total = pick(colours, unlike)
+    for others in around.reshape(len(colours), len(AROUND), -1).swapaxes(0, 1):
+        total += others
+    put(colours, unlike, total / np.float32(1 + len(AROUND)))
+    return colours
 
 
 def _find_joints(layout: Layout, depth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -208,10 +159,9 @@ def _find_joints(layout: Layout, depth: NDArray[np.float32]) -> NDArray[np.float
         is_inside = (np.minimum(columns, rows) >= 0) & (np.maximum(columns, rows) < resolution) & (depths > 0)
         places = (np.clip(axis, 0, resolution - 1).astype(np.intp) for axis in (rows, columns))
         is_seen = is_inside & (depth[*places] > depths - np.array(JOINT_DEPTHS) * figure.height)
-        joints[number] = np.stack([columns, rows, is_seen], axis=-1)
+        joints[number] = np.array([columns, rows, is_seen]).T
     return joints
 
 
-def _to_picture(colours: Array, resolution: int) -> NDArray[np.uint8]:
-    levels = np.rint(np.clip(colours, 0, 1) * 255).astype(np.uint8)
-    return levels.reshape(3, resolution, resolution).transpose(1, 2, 0)
+def _to_picture(colours: Array) -> NDArray[np.uint8]:
+    return np.rint(colours * 255).astype(np.uint8).transpose(1, 2, 0)

@@ -31,29 +31,42 @@ def paint_sky(light: Light, directions: Array) -> Array:
     return np.asarray(sky, np.float32)
 
 
-def light_up(light: Light, lamps: Sequence[Lamp], lit: Array, albedo: Array, normals: Array, views: Array, gloss: Array) -> Array:
+def mirror(lamps: Sequence[Lamp], normals: Array, views: Array, gloss: Array) -> Array:
+    """How much of lamps glossy surfaces would mirror; `views` are the unit directions of the rays. Shapes: returns (lamps, s)."""
+    halfway = normalised(directions_of(lamps)[:, :, None] - views[:, None])
+    highlights = np.maximum(dot(normals[:, None], halfway), 0)
+    for _ in range(HIGHLIGHT_SQUARINGS):
+        highlights *= highlights
+    return highlights * gloss
+
+
+def light_up(light: Light, lamps: Sequence[Lamp], scattered: Array, mirrored: Array, albedo: Array, upwards: Array) -> Array:
     """Linear light that surfaces send to the camera.
 
-    Shapes: `lit` (0 in a lamp's shadow, 1 outside) is (lamps, s); `gloss` (s,); `views` are the unit directions of the rays.
+    Shapes: what they scatter and mirror of lamps (lamps, s); `upwards`, of their normals, (s,).
     """
-    sky = np.float32(light.ambient) * (np.float32(0.7) + np.float32(0.3) * normals[1])
-    diffuse, mirrored = np.float32(0), np.float32(0)
-    for lamp, is_lit in zip(lamps, lit, strict=True):
-        towards, colour = _column(lamp.towards), _column(lamp.colour)
-        lambert = np.maximum(dot(normals, towards), 0) * is_lit
-        highlight = np.maximum(dot(normals, normalised(towards - views)), 0)
-        for _ in range(HIGHLIGHT_SQUARINGS):
-            highlight = highlight * highlight
-        diffuse = diffuse + np.float32(lamp.strength) * lambert * colour
-        mirrored = mirrored + gloss * highlight * is_lit * colour
-    return np.asarray(albedo * albedo * (diffuse + sky) + mirrored, np.float32)
+    sky = np.float32(light.ambient) * (np.float32(0.7) + np.float32(0.3) * upwards)
+    diffuse, gleam = np.float32(0), np.float32(0)
+    for lamp, rough, smooth in zip(lamps, scattered, mirrored, strict=True):
+        colour = _column(lamp.colour)
+        diffuse, gleam = diffuse + rough * colour, gleam + smooth * colour
+    return np.asarray(albedo * albedo * (diffuse + sky) + gleam, np.float32)
 
 
-def haze(light: Light, linear: Array, distances: Array) -> Array:
-    """Mixes far surfaces into the horizon's colour."""
+def haze(light: Light, linear: Array, hidden: Array) -> Array:
+    """Mixes surfaces into the horizon's colour; `hidden` says by how much. Shapes: (s,)."""
+    return np.asarray(linear + (_column(light.horizon) ** 2 - linear) * hidden, np.float32)
+
+
+def hidden_by_haze(light: Light, distances: Array) -> Array:
+    """How much of a surface's own colour is lost."""
     # Of doubles: the last bit of a single's exponential goes by the processor.
-    share = (1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(light.haze_m)), dtype=np.float64)).astype(np.float32)
-    return np.asarray(linear + (_column(light.horizon) ** 2 - linear) * share, np.float32)
+    return (1 - np.exp(-np.square(np.minimum(distances, 1e3) / np.float32(light.haze_m)), dtype=np.float64)).astype(np.float32)
+
+
+def directions_of(lamps: Sequence[Lamp]) -> Array:
+    """Unit vectors that point at lamps. Shapes: returns (3, lamps)."""
+    return np.array([lamp.towards for lamp in lamps], np.float32).T
 
 
 def _column(colour: Colour) -> Array:

@@ -7,10 +7,10 @@ Units: a hit is the ray parameter, inf where the ray misses.
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.world.vectors import Array, dot, normalised, pick
+from lavin_dit.data.world.vectors import Array, dot, normalised
 
-SHAPES = ("sphere", "box", "cylinder", "cone", "torus", "capsule")
-"""A torus is a ring about its z axis, a capsule a rod along its y axis."""
+SHAPES = ("sphere", "box", "cylinder", "cone", "torus", "rod")
+"""A torus is a ring about its z axis, a rod, with round ends, lies along its y axis."""
 SMALLEST = np.float32(1e-8)
 MISS = np.float32(np.inf)
 MARCH_STEPS, POLISH_STEPS = 7, 4
@@ -23,7 +23,7 @@ NEAR_TORUS = np.float32(1e-3)
 def cast(shape: str, origins: Array, directions: Array, proportions: Array, nearest: np.float32) -> Array:
     """Distances at which rays enter a shape of size one.
 
-    `proportions` are the tube of a torus, as a share of the whole, and how far a capsule's axis goes each way.
+    `proportions` are the tube of a torus, as a share of the whole. Rods are cast by `cast_rods`.
     """
     match shape:
         case "sphere":
@@ -34,10 +34,8 @@ def cast(shape: str, origins: Array, directions: Array, proportions: Array, near
             return _cast_cylinder(origins, directions, nearest)
         case "cone":
             return _cast_cone(origins, directions, nearest)
-        case "torus":
-            return _cast_torus(origins, directions, proportions, nearest)
         case _:
-            return _cast_capsule(origins, directions, proportions, nearest)
+            return _cast_torus(origins, directions, proportions, nearest)
 
 
 def surface(shape: str, points: Array, proportions: Array) -> tuple[Array, NDArray[np.uint8]]:
@@ -48,12 +46,12 @@ def surface(shape: str, points: Array, proportions: Array) -> tuple[Array, NDArr
         case "cylinder":
             return _surface_cylinder(points)
         case "cone":
-            return _with_one_face(np.stack([points[0], np.maximum((1 - points[1]) / 4, np.float32(1e-4)), points[2]]))
+            return _with_one_face(np.array([points[0], np.maximum((1 - points[1]) / 4, np.float32(1e-4)), points[2]]))
         case "torus":
             return _with_one_face(_torus_gradient(points, proportions))
-        case "capsule":
+        case "rod":
             beyond = points[1] - np.clip(points[1], -proportions, proportions)
-            return _with_one_face(np.stack([points[0], beyond, points[2]]))
+            return _with_one_face(np.array([points[0], beyond, points[2]]))
         case _:
             return _with_one_face(points)
 
@@ -63,99 +61,124 @@ def _away_from_zero(values: Array) -> Array:
 
 
 def _roots(a: Array, b: Array, c: Array) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Both solutions of a t² + 2 b t + c = 0 in ascending order, and whether they are real."""
-    a = _away_from_zero(a)
+    """Both solutions of a t² + 2 b t + c = 0, in ascending order where a > 0, and whether they are real."""
     discriminant = b * b - a * c
     root = np.sqrt(np.maximum(discriminant, 0))
-    first, second = (-b - root) / a, (-b + root) / a
-    return np.minimum(first, second), np.maximum(first, second), discriminant >= 0
+    return (-b - root) / a, (root - b) / a, discriminant >= 0
 
 
-def _slab(origin: Array, direction: Array) -> tuple[Array, Array]:
-    inverse = 1 / _away_from_zero(direction)
-    first, second = (-1 - origin) * inverse, (1 - origin) * inverse
+def _slab(origins: Array, directions: Array) -> tuple[Array, Array]:
+    """Where rays pass from -1 to 1, along each of the axes given."""
+    inverse = 1 / _away_from_zero(directions)
+    first, second = (-1 - origins) * inverse, (1 - origins) * inverse
     return np.minimum(first, second), np.maximum(first, second)
 
 
+def _only_where(is_hit: NDArray[np.bool_], hits: Array) -> Array:
+    """Hits, and `MISS` elsewhere; several times as fast as `np.where`."""
+    hits[~is_hit] = MISS
+    return hits
+
+
 def _cast_sphere(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    enter, _, real = _roots(dot(directions, directions), dot(origins, directions), dot(origins, origins) - 1)
-    return np.where(real & (enter > nearest), enter, MISS)
+    enter, _, is_real = _roots(dot(directions, directions), dot(origins, directions), dot(origins, origins) - 1)
+    return _only_where(is_real & (enter > nearest), enter)
 
 
 def _cast_box(origins: Array, directions: Array, nearest: np.float32) -> Array:
-    slabs = [_slab(origins[axis], directions[axis]) for axis in range(3)]
-    enter = np.maximum(np.maximum(slabs[0][0], slabs[1][0]), slabs[2][0])
-    leave = np.minimum(np.minimum(slabs[0][1], slabs[1][1]), slabs[2][1])
-    return np.where((enter < leave) & (enter > nearest), enter, MISS)
+    enters, leaves = _slab(origins, directions)
+    enter = np.maximum.reduce(enters)
+    return _only_where((enter < np.minimum.reduce(leaves)) & (enter > nearest), enter)
 
 
 def _cast_cylinder(origins: Array, directions: Array, nearest: np.float32) -> Array:
     (x, y, z), (dx, dy, dz) = origins, directions
-    side_enter, side_leave, real = _roots(dx * dx + dz * dz, x * dx + z * dz, x * x + z * z - 1)
+    across = np.maximum(dx * dx + dz * dz, SMALLEST)
+    side_enter, side_leave, is_real = _roots(across, x * dx + z * dz, x * x + z * z - 1)
     cap_enter, cap_leave = _slab(y, dy)
     enter, leave = np.maximum(side_enter, cap_enter), np.minimum(side_leave, cap_leave)
-    return np.where(real & (enter < leave) & (enter > nearest), enter, MISS)
+    return _only_where(is_real & (enter < leave) & (enter > nearest), enter)
 
 
 def _cast_cone(origins: Array, directions: Array, nearest: np.float32) -> Array:
     """The side alone: the base lies on the ground, where neither the camera nor the light can see it."""
     (x, y, z), (dx, dy, dz) = origins, directions
     depth, slope = 1 - y, np.float32(0.25)
-    a = dx * dx + dz * dz - slope * dy * dy
+    a = _away_from_zero(dx * dx + dz * dz - slope * dy * dy)
     b = x * dx + z * dz + slope * depth * dy
-    first, second, real = _roots(a, b, x * x + z * z - slope * depth * depth)
-    is_first = real & (first > nearest) & (np.abs(y + first * dy) <= 1)
-    is_second = real & (second > nearest) & (np.abs(y + second * dy) <= 1)
-    return np.where(is_first, first, np.where(is_second, second, MISS))
+    one, other, is_real = _roots(a, b, x * x + z * z - slope * depth * depth)
+    first, second = np.minimum(one, other), np.maximum(one, other)
+    for hits in (first, second):
+        hits[~(is_real & (hits > nearest) & (np.abs(y + hits * dy) <= 1))] = MISS
+    return np.minimum(first, second)
 
 
 def _cast_torus(origins: Array, directions: Array, tubes: Array, nearest: np.float32) -> Array:
     """Walks through the slice of a ball that holds the ring, along the rays that meet it."""
-    enter, leave, real = _roots(dot(directions, directions), dot(origins, directions), dot(origins, origins) - 1)
-    flat_enter, flat_leave = _slab(origins[2] / tubes, directions[2] / tubes)
-    first, last = np.maximum(np.maximum(enter, flat_enter), nearest), np.minimum(leave, flat_leave)
-    near = np.flatnonzero(real & (first < last))
-    hits = np.full(real.shape, MISS)
-    hits[near] = _walk_to_torus(pick(origins, near), pick(directions, near), tubes[near], first[near], last[near])
-    return np.where(hits > nearest, hits, MISS)
+    speed = np.sqrt(dot(directions, directions))
+    along, out_of_plane = dot(origins, directions) / speed, directions[2] / speed
+    closest, height = dot(origins, origins) - along * along, origins[2] - along * out_of_plane
+    # From here on distances are of size one, from where a ray is closest to the centre.
+    flat_enter, flat_leave = _slab(height / tubes, out_of_plane / tubes)
+    half = np.sqrt(np.maximum(1 - closest, 0))
+    first, last = np.maximum(np.maximum(-half, flat_enter), nearest * speed + along), np.minimum(half, flat_leave)
+    near, hits = (first < last).nonzero()[0], np.full(along.size, MISS)
+    rays = (closest, height, out_of_plane, tubes, first, last)
+    walked = _walk_to_torus(*(np.asarray(values.take(near), np.float32) for values in rays))
+    hits[near] = (walked - along.take(near)) / speed.take(near)
+    return _only_where(hits > nearest, hits)
 
 
-def _walk_to_torus(origins: Array, directions: Array, tubes: Array, first: Array, last: Array) -> Array:
-    """Where rays meet the ring between two of their points; each step is about as long as the ring is away."""
-    speed, hits = np.sqrt(dot(directions, directions)), first
+def _walk_to_torus(closest: Array, height: Array, out_of_plane: Array, tubes: Array, first: Array, last: Array) -> Array:
+    """Where rays meet the ring between two of their points; each step is about as long as the ring is away.
+
+    `closest` is the square of the ray's distance from the centre, at `height` over the ring's plane; it leaves the plane `out_of_plane`
+    for each of its own.
+    """
+    rings = 1 - tubes
+
+    def measure(places: Array) -> tuple[Array, Array, Array]:
+        """Heights, distances from the ring's axis, and from the ring within the tube."""
+        heights = height + out_of_plane * places
+        squares = heights * heights
+        # Rounding may take it below zero.
+        from_axis = np.sqrt(np.abs(closest + places * places - squares))
+        beyond = from_axis - rings
+        return heights, from_axis, np.sqrt(beyond * beyond + squares)
+
+    places = first
     for _ in range(MARCH_STEPS):
-        hits = np.minimum(hits + EAGER * _torus_distance(origins + directions * hits, tubes) / speed, last)
+        places = np.minimum(places + EAGER * (measure(places)[2] - tubes), last)
     for _ in range(POLISH_STEPS):
-        points = origins + directions * hits
-        approach = -dot(_torus_gradient(points, tubes), directions)
-        hits = np.minimum(hits + _torus_distance(points, tubes) / np.maximum(approach, speed * np.float32(0.1)), last)
-    is_there = np.abs(_torus_distance(origins + directions * hits, tubes)) < NEAR_TORUS
-    return np.where(is_there & (hits < last), hits, MISS)
-
-
-def _torus_distance(points: Array, tubes: Array) -> Array:
-    x, y, z = points
-    from_ring = np.sqrt(x * x + y * y) - (1 - tubes)
-    return np.asarray(np.sqrt(from_ring * from_ring + z * z) - tubes, np.float32)
+        heights, from_axis, distances = measure(places)
+        approach = (places - out_of_plane * heights) * rings / np.maximum(from_axis, SMALLEST) - places
+        places = np.minimum(places + (distances - tubes) * distances / np.maximum(approach, distances * np.float32(0.1)), last)
+    is_there = np.abs(measure(places)[2] - tubes) < NEAR_TORUS
+    return _only_where(is_there & (places < last), places)
 
 
 def _torus_gradient(points: Array, tubes: Array) -> Array:
     x, y, z = points
     from_axis = np.maximum(np.sqrt(x * x + y * y), SMALLEST)
     share = 1 - (1 - tubes) / from_axis
-    return normalised(np.stack([x * share, y * share, z + SMALLEST]))
+    return normalised(np.array([x * share, y * share, z + SMALLEST]))
 
 
-def _cast_capsule(origins: Array, directions: Array, lengths: Array, nearest: np.float32) -> Array:
-    """A rod of radius one along y, as far as `lengths` each way, with round ends."""
-    (x, y, z), (dx, dy, dz) = origins, directions
-    side, _, is_side = _roots(dx * dx + dz * dz, x * dx + z * dz, x * x + z * z - 1)
-    height = y + side * dy
-    end = np.where(height < 0, -lengths, lengths)
-    from_end = np.stack([x, y - end, z])
-    cap, _, is_cap = _roots(dot(directions, directions), dot(from_end, directions), dot(from_end, from_end) - 1)
-    enter = np.where(is_side & (np.abs(height) <= lengths), side, np.where(is_side & is_cap, cap, MISS))
-    return np.where(enter > nearest, enter, MISS)
+def cast_rods(offsets: Array, directions: Array, axes: Array, radii: Array, lengths: Array, nearest: np.float32) -> Array:
+    """Distances at which rays enter rods with round ends, of any size and turned anyhow.
+
+    `offsets` are the rays' origins from the rods' centres, `axes` unit directions along which rods go as far as `lengths` each way.
+    """
+    along, tilt, approach = dot(offsets, axes), dot(directions, axes), dot(offsets, directions)
+    speed, apart = dot(directions, directions), dot(offsets, offsets) - radii * radii
+    across = np.maximum(speed - tilt * tilt, SMALLEST)
+    side, _, is_side = _roots(across, approach - along * tilt, apart - along * along)
+    height = along + side * tilt
+    end = np.asarray(np.copysign(lengths, height), np.float32)
+    cap, _, is_cap = _roots(speed, approach - end * tilt, apart + end * (end - 2 * along))
+    is_beside = np.abs(height) <= lengths
+    np.copyto(cap, side, where=is_beside)
+    return _only_where(is_side & (is_beside | is_cap) & (cap > nearest), cap)
 
 
 def _with_one_face(normals: Array) -> tuple[Array, NDArray[np.uint8]]:
@@ -163,16 +186,17 @@ def _with_one_face(normals: Array) -> tuple[Array, NDArray[np.uint8]]:
 
 
 def _surface_box(points: Array) -> tuple[Array, NDArray[np.uint8]]:
-    axis = np.abs(points).argmax(axis=0)
-    rays = np.arange(points.shape[1])
-    is_positive = points[axis, rays] > 0
-    normals = np.zeros_like(points)
-    normals[axis, rays] = np.where(is_positive, np.float32(1), np.float32(-1))
-    return normals, (2 * axis + is_positive).astype(np.uint8)
+    x, y, z = np.abs(points)
+    is_side = x >= np.maximum(y, z)
+    is_top = ~is_side & (y >= z)
+    is_front = ~(is_side | is_top)
+    normals = np.copysign(np.array([is_side, is_top, is_front], np.float32), points)
+    axis = is_top + 2 * is_front.view(np.uint8)
+    return normals, 2 * axis + (normals > 0).any(axis=0)
 
 
 def _surface_cylinder(points: Array) -> tuple[Array, NDArray[np.uint8]]:
     x, y, z = points
     is_cap = y * y > x * x + z * z
-    zero = np.zeros_like(y)
-    return np.stack([np.where(is_cap, zero, x), np.where(is_cap, np.sign(y), zero), np.where(is_cap, zero, z)]), is_cap.astype(np.uint8)
+    is_side = ~is_cap
+    return np.array([x * is_side, np.sign(y) * is_cap, z * is_side]), is_cap.view(np.uint8)

@@ -16,8 +16,8 @@ from lavin_dit.data.world.vectors import Array, Indices, pick, sine
 PATTERNS = ("plain", "checker", "bands", "panels", "patches", "noise", "stripes", "gradient")
 FADE_M = 9.0
 FREQUENCIES = np.array([1.0, 2.17], np.float32)[:, None, None]
-OCTAVE_WEIGHTS = np.array([0.65, 0.35], np.float32)
-"""Of noise."""
+OCTAVE_WEIGHTS = np.array([[0.65], [0.35]], np.float32) * np.float32(2.0**-24)
+"""Of noise of 24 bits."""
 PRIMES = (np.uint32(0x8DA6B343), np.uint32(0xD8163841), np.uint32(0xCB1AB31F))
 FIRST_KEY, MIX = np.uint32(0x27D4EB2F), np.uint32(0x9E3779B1)
 
@@ -52,10 +52,10 @@ class Paints:
 
     def paint(self, which: Indices, points: Array) -> Array:
         """Albedo of points on the primitives that `which` names."""
-        patterns, cells = self.patterns[which], points / self.cells[which] + self.phases[which]
+        patterns, cells = self.patterns.take(which), points / self.cells.take(which) + self.phases.take(which)
         shares = np.empty(which.size, np.float32)
-        for code in np.flatnonzero(np.bincount(patterns)):
-            own = np.flatnonzero(patterns == code)
+        for code in np.bincount(patterns).nonzero()[0].tolist():
+            own = (patterns == code).nonzero()[0]
             shares[own] = _share_of_second(PATTERNS[code], pick(cells, own), bands_axis=1)
         firsts = pick(self.firsts, which)
         return np.asarray(firsts + (pick(self.seconds, which) - firsts) * shares, np.float32)
@@ -88,25 +88,32 @@ def noise(coordinates: Array) -> Array:
     floors = np.floor(places)
     inside = places - floors
     weights = inside * inside * (3 - 2 * inside)
-    corners = floors.astype(np.int64).astype(np.uint32)
-    keys = np.full((len(FREQUENCIES), 1, coordinates.shape[1]), FIRST_KEY)
+    corners = floors.astype(np.int32).view(np.uint32)
+    keys = np.empty((len(FREQUENCIES), 2 ** len(coordinates), coordinates.shape[1]), np.uint32)
+    keys[:, 0] = FIRST_KEY
     for axis, prime in zip(range(len(coordinates)), PRIMES, strict=False):
         near = corners[:, axis : axis + 1] * prime
-        keys = np.concatenate([keys ^ near, keys ^ (near + prime)], axis=1)
+        nearer, farther = keys[:, : 2**axis], keys[:, 2**axis : 2 ** (axis + 1)]
+        np.bitwise_xor(nearer, near + prime, out=farther)
+        nearer ^= near
     values = _hashed(keys)
     for axis in reversed(range(len(coordinates))):
-        half = values.shape[1] // 2
-        near, far = values[:, :half], values[:, half:]
-        values = near + (far - near) * weights[:, axis : axis + 1]
-    coarse, fine = OCTAVE_WEIGHTS[:, None] * values[:, 0]
+        values, farther = values[:, : 2**axis], values[:, 2**axis :]
+        farther -= values
+        farther *= weights[:, axis : axis + 1]
+        values += farther
+    coarse, fine = OCTAVE_WEIGHTS * values[:, 0]
     return np.asarray(coarse + fine, np.float32)
 
 
 def _hashed(keys: NDArray[np.uint32]) -> Array:
-    """An even spread over [0, 1)."""
-    keys = (keys ^ (keys >> np.uint32(15))) * MIX
-    keys = (keys ^ (keys >> np.uint32(13))) * MIX
-    return np.asarray((keys >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24), np.float32)
+    """An even spread over 24 bits, in place of whole numbers."""
+    keys ^= keys >> np.uint32(15)
+    keys *= MIX
+    keys ^= keys >> np.uint32(13)
+    keys *= MIX
+    keys >>= np.uint32(8)
+    return keys.astype(np.float32)
 
 
 def _share_of_second(pattern: str, cells: Array, *, bands_axis: int) -> Array:
@@ -125,7 +132,12 @@ def _share_of_second(pattern: str, cells: Array, *, bands_axis: int) -> Array:
             return np.asarray(np.clip(np.float32(0.5) + cells[1] / 3, 0, 1), np.float32)
         case _:
             axes = {"checker": cells, "bands": cells[bands_axis : bands_axis + 1], "panels": cells[0:3:2]}[pattern]
-            return np.asarray(np.mod(np.floor(axes).sum(axis=0), 2), np.float32)
+            return _odd(np.add.reduce(np.floor(axes)))
+
+
+def _odd(numbers: Array) -> Array:
+    """Ones for odd whole numbers, zeros for even ones; many times as fast as `np.mod`."""
+    return np.asarray(numbers - 2 * np.floor(numbers / 2), np.float32)
 
 
 def _sharpened(values: Array, contrast: int) -> Array:

@@ -15,10 +15,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lavin_dit.data.world.geometry import Primitive, Primitives, gather
+from lavin_dit.data.world.geometry import Primitives, gather, join
 from lavin_dit.data.world.layout import CLASSES, Lamp, Layout
+from lavin_dit.data.world.limbs import CLOTHS, LIMBS, rods_of
 from lavin_dit.data.world.shapes import MISS
-from lavin_dit.data.world.textures import Material, Paints, gather_paints
+from lavin_dit.data.world.textures import Paints, gather_paints
 from lavin_dit.data.world.vectors import Array, Indices, dot, pick
 
 SKY, GROUND, FIRST_SOLID = 0, 1, 2
@@ -31,21 +32,25 @@ SLACK = np.float32(1.02)
 
 @dataclass(frozen=True)
 class Things:
-    """A scene's solids and figures, each in a ball.
+    """A scene's solids in the order of their shapes, then its figures, each in a ball (`centres`, `radii`).
 
-    `owners` are the primitives' instance numbers; `firsts` and `counts` tell the primitives of each thing; `order` sorts the things by
-    shape.
+    `owners` and `coats` are the primitives' instance numbers and the numbers of their `paints`. The first `num_solids` primitives are the
+    solids, the others the limbs of one figure after the other.
     """
 
     primitives: Primitives
-    paints: Paints
     owners: NDArray[np.uint8]
+    coats: Indices
+    paints: Paints
     classes: NDArray[np.uint8]
     centres: Array
     radii: Array
-    firsts: list[int]
-    counts: list[int]
-    order: list[int]
+    num_solids: int
+
+    def limbs(self, figure: int) -> slice:
+        """The primitives of a figure."""
+        first = self.num_solids + figure * len(LIMBS)
+        return slice(first, first + len(LIMBS))
 
 
 class _Beam(Protocol):
@@ -57,137 +62,150 @@ class _Beam(Protocol):
 
 @dataclass(frozen=True)
 class _Cone:
-    """Rays from one point."""
+    """Rays from one point; `lengths` are those of their directions."""
 
     eye: Array
     directions: Array
-    squares: Array
+    lengths: Array
 
     def may_meet(self, centres: Array, radii: Array, rays: Indices | None) -> NDArray[np.bool_]:
-        directions, squares = (self.directions, self.squares) if rays is None else (pick(self.directions, rays), self.squares[rays])
+        directions, lengths = (self.directions, self.lengths) if rays is None else (pick(self.directions, rays), self.lengths.take(rays))
         offsets, radii = centres - self.eye, radii * SLACK
-        along = offsets.T @ directions
-        beyond = (dot(offsets, offsets) - radii * radii)[:, None]
-        return np.asarray((along * along >= beyond * squares) & (along > 0) | (beyond < 0), np.bool_)
+        beyond = dot(offsets, offsets) - radii * radii
+        least = np.where(beyond < 0, -np.inf, np.sqrt(np.abs(beyond)))
+        return np.asarray(offsets.T @ directions >= least[:, None] * lengths, np.bool_)
 
 
 @dataclass(frozen=True)
 class _Parallel:
-    """Rays of one direction, along which a ball is a disc. `axes` are two square to it, and itself; `places` where rays begin on them."""
+    """Rays of one direction, along which a ball is a disc. `axes` are two square to it, and itself; `places` where rays begin on them, and
+    half the square of how far from the direction's own line (4, s)."""
 
     axes: Array
     places: Array
 
     def may_meet(self, centres: Array, radii: Array, rays: Indices | None) -> NDArray[np.bool_]:
-        across, up, depth = self.places if rays is None else pick(self.places, rays)
-        own_across, own_up, own_depth = (self.axes @ centres)[:, :, None]
-        radii = (radii * SLACK)[:, None]
-        own_across, own_up = own_across - across, own_up - up
-        return np.asarray((own_across * own_across + own_up * own_up <= radii * radii) & (depth < own_depth + radii), np.bool_)
+        places, own, radii = self.places if rays is None else pick(self.places, rays), self.axes @ centres, radii * SLACK
+        across, up, depth = own
+        products = own[:2].T @ places[:2]
+        products -= places[3]
+        is_near = products >= ((across * across + up * up - radii * radii) / 2)[:, None]
+        return np.asarray(is_near & (places[2] < (depth + radii)[:, None]), np.bool_)
+
+
+def _parallel(towards: tuple[float, float, float], points: Array) -> _Parallel:
+    axes = _axes_along(towards)
+    places = np.empty((4, points.shape[1]), np.float32)
+    np.matmul(axes, points, out=places[:3])
+    across, up = places[:2]
+    places[3] = (across * across + up * up) / 2
+    return _Parallel(axes, places)
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """`counts` rays of one of `beams` for each of `parts`, one after the other.
-
-    Shapes: `parts`, `beams`, `counts` (m,); `rays` (s,), numbered through all beams.
-    """
+    """Rays (s,), numbered through all beams, that may meet parts: each is of the beam, and the part, that its row of these (m,) names."""
 
     parts: Indices
     beams: Indices
-    counts: Indices
+    rows: Indices
     rays: Indices
 
 
 def things_of(layout: Layout) -> Things:
-    """The solids, then the figures of a layout; `classes` are those of the instances, sky and ground included."""
-    groups: list[tuple[tuple[Primitive, ...], tuple[Material, ...]]] = [
-        ((solid.primitive,), (material,)) for solid, material in zip(layout.solids, layout.materials, strict=True)
-    ]
-    groups += [figure.limbs for figure in layout.figures]
-    counts = [len(parts) for parts, _ in groups]
-    primitives = gather([part for parts, _ in groups for part in parts])
-    firsts = list(accumulate(counts, initial=0))[:-1]
-    balls = [_ball(primitives, slice(first, first + count)) for first, count in zip(firsts, counts, strict=True)]
-    names = ["sky", "ground", *(solid.shape for solid in layout.solids), *("figure" for _ in layout.figures)]
+    """The solids and figures of a layout; `classes` are those of the instances, sky and ground included."""
+    classes = [CLASSES.index(solid.shape) for solid in layout.solids]
+    order = sorted(range(len(classes)), key=classes.__getitem__)
+    solids, figures = gather([layout.solids[number].primitive for number in order]), [rods_of(figure) for figure in layout.figures]
+    balls = [_ball(figure) for figure in figures]
+    materials = [layout.materials[number] for number in order]
+    coats, owners = [np.arange(len(order))], [FIRST_SOLID + number for number in order]
+    for number, figure in enumerate(layout.figures, start=FIRST_SOLID + len(order)):
+        coats.append(len(materials) + CLOTHS)
+        owners += [number] * len(LIMBS)
+        materials += figure.outfit.materials
     return Things(
-        primitives=primitives,
-        paints=gather_paints([material for _, materials in groups for material in materials]),
-        owners=np.repeat(np.arange(FIRST_SOLID, FIRST_SOLID + len(groups), dtype=np.uint8), counts),
-        classes=np.array([CLASSES.index(name) for name in names], np.uint8),
-        centres=np.array([centre for centre, _ in balls], np.float32).reshape(-1, 3).T,
-        radii=np.array([radius for _, radius in balls], np.float32),
-        firsts=firsts,
-        counts=counts,
-        order=sorted(range(len(groups)), key=lambda group: int(primitives.codes[firsts[group]])),
+        primitives=join([solids, *figures]),
+        owners=np.array(owners, np.uint8),
+        coats=np.concatenate(coats),
+        paints=gather_paints(materials),
+        classes=np.array([SKY, GROUND, *classes, *[CLASSES.index("figure")] * len(figures)], np.uint8),
+        centres=np.concatenate([solids.centres, *(centre for centre, _ in balls)], axis=1),
+        radii=np.concatenate([solids.radii, *(radius for _, radius in balls)]),
+        num_solids=len(order),
     )
 
 
 def first_hits(things: Things, eye: Array, directions: Array) -> tuple[Array, Indices]:
     """How far each ray gets, and the number of the primitive it meets, or `MISS` and `NO_PART`."""
-    pairs = _find_pairs(things, [_Cone(eye, directions, dot(directions, directions))])
-    hits = things.primitives.cast(pairs.parts, pairs.counts, eye[:, :, None], pick(directions, pairs.rays), nearest=NEAREST_M)
+    pairs = _find_pairs(things, [_Cone(eye, directions, np.sqrt(dot(directions, directions)))])
+    hits = things.primitives.cast(pairs.parts, pairs.rows, eye[:, :, None], pick(directions, pairs.rays), nearest=NEAREST_M)
+    met = (hits < MISS).nonzero()[0]
+    hits, rays = hits.take(met), pairs.rays.take(met)
     depths = np.full(directions.shape[1], MISS)
-    np.minimum.at(depths, pairs.rays, hits)
-    wins = np.flatnonzero((hits < MISS) & (hits == depths[pairs.rays]))
+    np.minimum.at(depths, rays, hits)
+    wins = (hits == depths.take(rays)).nonzero()[0]
     first = np.full(directions.shape[1], NO_PART, np.intp)
-    first[pairs.rays[wins]] = np.repeat(pairs.parts, pairs.counts)[wins]
+    first[rays.take(wins)] = pairs.parts.take(pairs.rows.take(met.take(wins)))
     return depths, first
 
 
-def find_light(things: Things, lamps: Sequence[Lamp], points: Array, normals: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Where lamps shine on surfaces, 0 in shadows and on faces turned away; and what lies in shadow. Shapes: both (lamps, s)."""
-    directions = np.array([lamp.towards for lamp in lamps], np.float32).T
-    facing = [np.flatnonzero(dot(normals, towards) > 0) for towards in directions.T]
-    starts = [pick(points, own) + pick(normals, own) * np.float32(SHADOW_OFFSET_M) for own in facing]
-    axes = [_axes_along(towards) for towards in directions.T]
-    pairs = _find_pairs(things, [_Parallel(own, own @ start) for own, start in zip(axes, starts, strict=True)])
-    towards, origins = pick(directions, pairs.beams)[:, :, None], pick(np.concatenate(starts, axis=1), pairs.rays)
-    hits = things.primitives.cast(pairs.parts, pairs.counts, origins, towards, nearest=SHADOW_OFFSET_M)
-    is_free = np.ones(sum(own.size for own in facing), np.bool_)
-    is_free[pairs.rays[hits < MISS]] = False
-    is_lit, is_shadowed = np.zeros((len(lamps), points.shape[1]), np.float32), np.zeros((len(lamps), points.shape[1]), np.bool_)
-    ends = list(accumulate(own.size for own in facing))
-    for lit, shadowed, own, end in zip(is_lit, is_shadowed, facing, ends, strict=True):
-        free = is_free[end - own.size : end]
-        lit[own], shadowed[own] = free, ~free
-    return is_lit, is_shadowed
+def find_shadows(things: Things, lamps: Sequence[Lamp], points: Array, normals: Array, is_facing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where things keep the light of lamps from surfaces that face them. Shapes: `is_facing`, returns (lamps, s)."""
+    facing = [own.nonzero()[0] for own in is_facing]
+    lifted = points + normals * np.float32(SHADOW_OFFSET_M)
+    starts = [pick(lifted, own) for own in facing]
+    pairs = _find_pairs(things, [_parallel(lamp.towards, start) for lamp, start in zip(lamps, starts, strict=True)])
+    towards = np.array([lamp.towards for lamp in lamps], np.float32).T.take(pairs.beams, axis=1)
+    origins = pick(np.concatenate(starts, axis=1), pairs.rays)
+    hits = things.primitives.cast(pairs.parts, pairs.rows, origins, towards[:, :, None], nearest=SHADOW_OFFSET_M)
+    is_hit = np.zeros(sum(own.size for own in facing), np.bool_)
+    is_hit[pairs.rays.take((hits < MISS).nonzero()[0])] = True
+    is_shadowed = np.zeros_like(is_facing)
+    is_shadowed[is_facing] = is_hit
+    return is_shadowed
 
 
-def _ball(primitives: Primitives, members: slice) -> tuple[NDArray[np.float64], float]:
-    """A ball around primitives: its centre, its radius."""
-    centres, radii = primitives.centres[:, members].astype(np.float64), primitives.radii[members]
-    middle = ((centres - radii).min(axis=1) + (centres + radii).max(axis=1)) / 2
-    return middle, float((np.sqrt(((centres - middle[:, None]) ** 2).sum(axis=0)) + radii).max())
+def _ball(primitives: Primitives) -> tuple[Array, Array]:
+    """A ball around primitives: its centre, its radius. Shapes: (3, 1), (1,)."""
+    centres, radii = primitives.centres, primitives.radii
+    middle = ((centres - radii).min(axis=1, keepdims=True) + (centres + radii).max(axis=1, keepdims=True)) / 2
+    offsets = centres - middle
+    return middle, (np.sqrt(dot(offsets, offsets)) + radii).max(keepdims=True)
 
 
 def _find_pairs(things: Things, beams: Sequence[_Beam]) -> _Pairs:
-    """Pairs of primitives and of rays that meet their balls: the balls of things first, then those of their members."""
-    parts: list[int] = []
-    numbers: list[int] = []
-    rays: list[Indices] = []
+    """Pairs of primitives and of rays that meet their balls: the balls of things first, then those of a figure's limbs."""
     near = [beam.may_meet(things.centres, things.radii, None) for beam in beams]
     starts = list(accumulate((meets.shape[1] for meets in near), initial=0))
-    for thing in things.order:
-        first, count = things.firsts[thing], things.counts[thing]
+    meets = np.concatenate(near, axis=1)
+    of_beam = np.arange(len(beams)).repeat(np.diff(starts))
+    solids, own = _list(meets[: things.num_solids])
+    parts, sources = [part for part in range(things.num_solids) for _ in beams], [*range(len(beams))] * things.num_solids
+    rows, rays = [solids * len(beams) + of_beam.take(own)], [own]
+    for figure, near_figure in enumerate(meets[things.num_solids :]):
+        limbs = things.limbs(figure)
+        centres, radii = things.primitives.centres[:, limbs], things.primitives.radii[limbs]
         for number, beam in enumerate(beams):
-            own = near[number][thing].nonzero()[0]
-            parts += range(first, first + count)
-            numbers += [number] * count
-            if count == 1:
-                rays.append(own + starts[number])
-            else:
-                members = slice(first, first + count)
-                meets = beam.may_meet(things.primitives.centres[:, members], things.primitives.radii[members], own)
-                own += starts[number]
-                rays += [own[met] for met in meets]
-    counts = np.array([own.size for own in rays], np.intp)
-    return _Pairs(np.array(parts, np.intp), np.array(numbers, np.intp), counts, np.concatenate([*rays, np.empty(0, np.intp)]))
+            own = near_figure[starts[number] : starts[number + 1]].nonzero()[0]
+            members, places = _list(beam.may_meet(centres, radii, own))
+            rows.append(members + len(parts))
+            rays.append(own.take(places) + starts[number])
+            parts += range(limbs.start, limbs.stop)
+            sources += [number] * len(LIMBS)
+    return _Pairs(np.array(parts, np.intp), np.array(sources, np.intp), np.concatenate(rows), np.concatenate(rays))
 
 
-def _axes_along(towards: Array) -> Array:
+def _list(pairs: NDArray[np.bool_]) -> tuple[Indices, Indices]:
+    """The rows and columns of true elements, row by row."""
+    places, width = pairs.ravel().nonzero()[0], max(pairs.shape[1], 1)
+    rows = places // width
+    return rows, places - rows * width
+
+
+def _axes_along(towards: tuple[float, float, float]) -> Array:
     """Two directions square to a light's, and its own. Shapes: (3, 3)."""
-    x, y, z = towards.tolist()
+    x, y, z = towards
     level = math.hypot(x, z)
     right_x, right_z = (z / level, -x / level) if level > 0 else (1.0, 0.0)
     return np.array([[right_x, 0.0, right_z], [y * right_z, z * right_x - x * right_z, -y * right_x], [x, y, z]], np.float32)

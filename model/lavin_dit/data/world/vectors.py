@@ -21,7 +21,8 @@ def normalised(vectors: Array) -> Array:
 
 def dot(a: Array, b: Array) -> Array:
     """Products of vectors. Shapes: two (3, s) to (s,)."""
-    return np.asarray(a[0] * b[0] + a[1] * b[1] + a[2] * b[2], np.float32)
+    x, y, z = a * b
+    return np.asarray(x + y + z, np.float32)
 
 
 def pick(vectors: Array, which: Indices) -> Array:

@@ -8,6 +8,7 @@ from lavin_dit.data.world.crowd import is_whole
 from lavin_dit.data.world.figures import BONES, JOINT_NAMES, NUM_JOINTS, Figure, Gait
 from lavin_dit.data.world.furnishing import draw_layout
 from lavin_dit.data.world.layout import CLASSES, Layout, World, stand_apart
+from lavin_dit.data.world.limbs import CLOTHS, LIMBS, rods_of
 from lavin_dit.data.world.scenes import FIRST_SOLID, render
 
 SIZE = 96
@@ -59,17 +60,10 @@ def test_bones_keep_their_length_through_every_phase_of_a_step() -> None:
 def test_a_figure_is_as_high_as_it_says_and_stands_on_its_lower_foot() -> None:
     straight = Gait(stride=0.0, wave=0.0, arm_spread=(0.1, 0.1), elbow_bend=(0.0, 0.0), lean=0.0)
     figure = replace(figure_of(), gait=straight, base=0.3)
-    primitives, _ = figure.limbs
-    tops = [
-        primitive.centre[1] + primitive.half[0] + abs(primitive.turn[1, 1]) * (primitive.half[1] - primitive.half[0])
-        for primitive in primitives
-    ]
-    feet = [
-        primitive.centre[1] - primitive.half[0] - abs(primitive.turn[1, 1]) * (primitive.half[1] - primitive.half[0])
-        for primitive in primitives
-    ]
-    assert max(tops) - 0.3 == pytest.approx(figure.height, rel=0.03)
-    assert min(feet) == pytest.approx(0.3, abs=1e-6)
+    rods = rods_of(figure)
+    rises = rods.sizes[0] * (1 + np.abs(rods.turns[1, 1]) * rods.proportions)
+    assert (rods.centres[1] + rises).max() - 0.3 == pytest.approx(figure.height, rel=0.03)
+    assert (rods.centres[1] - rises).min() == pytest.approx(0.3, abs=1e-6)
 
 
 def test_right_is_right_of_where_a_figure_faces() -> None:
@@ -85,23 +79,23 @@ def test_right_is_right_of_where_a_figure_faces() -> None:
 def test_every_joint_lies_within_the_flesh_that_is_drawn_around_it() -> None:
     for index in range(8):
         figure = figure_of(index)
-        primitives, _ = figure.limbs
+        rods = rods_of(figure)
         for joint in figure.joints:
-            depths = []
-            for primitive in primitives:
-                own = primitive.turn @ (joint - primitive.centre)
-                reach = primitive.half[1] - primitive.half[0]
-                beyond = own - np.array([0.0, np.clip(own[1], -reach, reach), 0.0])
-                depths.append(np.linalg.norm(beyond) / primitive.half[0])
-            assert min(depths) < 0.5
+            x, y, z = np.einsum("ijn,jn->in", rods.turns, joint[:, None] - rods.centres) / rods.sizes
+            beyond = y - np.clip(y, -rods.proportions, rods.proportions)
+            assert np.sqrt(x**2 + beyond**2 + z**2).min() < 0.5
 
 
 def test_limbs_are_turned_by_true_rotations() -> None:
-    primitives, materials = figure_of().limbs
-    assert len(primitives) == len(materials)
-    for primitive in primitives:
-        np.testing.assert_allclose(primitive.turn @ primitive.turn.T, np.eye(3), atol=1e-9)
-        assert np.linalg.det(primitive.turn) == pytest.approx(1)
+    turns = rods_of(figure_of()).turns.transpose(2, 0, 1)
+    assert len(turns) == len(LIMBS) == len(CLOTHS)
+    np.testing.assert_allclose(turns @ turns.transpose(0, 2, 1), np.broadcast_to(np.eye(3), turns.shape), atol=1e-6)
+    np.testing.assert_allclose(np.linalg.det(turns), 1, atol=1e-6)
+
+
+def test_limbs_are_painted_with_the_clothes_that_they_name() -> None:
+    outfit = figure_of().outfit
+    assert [outfit.materials[number] for number in CLOTHS] == [getattr(outfit, limb.cloth) for limb in LIMBS]
 
 
 @pytest.mark.parametrize("index", range(6))

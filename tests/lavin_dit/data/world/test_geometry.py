@@ -3,10 +3,10 @@ import math
 import numpy as np
 import pytest
 
-from lavin_dit.data.world.geometry import Primitive, gather
+from lavin_dit.data.world.geometry import Primitive, Primitives, gather, gather_rods, join
 from lavin_dit.data.world.shapes import SHAPES
 
-HALVES = {"sphere": (0.9, 0.9, 0.9), "torus": (0.9, 0.9, 0.25), "capsule": (0.4, 1.1, 0.4)}
+HALVES = {"sphere": (0.9, 0.9, 0.9), "torus": (0.9, 0.9, 0.25), "rod": (0.4, 1.1, 0.4)}
 
 
 def turn_of(yaw: float, tilt: float = 0.0) -> np.ndarray:
@@ -19,13 +19,21 @@ def turn_of(yaw: float, tilt: float = 0.0) -> np.ndarray:
 def primitive_of(shape: str) -> Primitive:
     """Only what stands on the ground is upright; limbs are not."""
     half = HALVES.get(shape, (0.8, 1.2, 0.6))
-    return Primitive(shape, (0.4, half[1], 5.0), half, turn_of(0.7, 0.5 if shape == "capsule" else 0.0))
+    return Primitive(shape, (0.4, half[1], 5.0), half, turn_of(0.7, 0.5 if shape == "rod" else 0.0))
+
+
+def gathered(primitive: Primitive) -> Primitives:
+    if primitive.shape != "rod":
+        return gather([primitive])
+    radius, half, _ = primitive.half
+    centre, turn = np.array(primitive.centre)[:, None], primitive.turn[:, :, None]
+    return gather_rods(centre, turn, radii=np.array([radius]), lengths=np.array([half - radius]), faces=np.zeros(1, np.uint8))
 
 
 def cast(primitive: Primitive, origins: np.ndarray, directions: np.ndarray, *, nearest: float) -> np.ndarray:
     count = max(origins.shape[1], directions.shape[1])
     rays = (vectors[:, :, None] if vectors.shape[1] < count else vectors for vectors in (origins, directions))
-    return gather([primitive]).cast(np.array([0]), np.array([count]), *rays, nearest=nearest)
+    return gathered(primitive).cast(np.array([0]), np.zeros(count, np.intp), *rays, nearest=nearest)
 
 
 def random_rays(count: int = 4000) -> tuple[np.ndarray, np.ndarray]:
@@ -80,7 +88,7 @@ def test_normals_have_unit_length_and_face_the_eye_that_sees_them(shape: str) ->
     hits = cast(primitive_of(shape), eye, directions, nearest=0.05)
     seen = np.isfinite(hits)
     which = np.zeros(int(seen.sum()), np.intp)
-    normals, _, _ = gather([primitive_of(shape)]).surface(which, (eye + directions * np.where(seen, hits, 0))[:, seen])
+    normals, _, _ = gathered(primitive_of(shape)).surface(which, (eye + directions * np.where(seen, hits, 0))[:, seen])
     np.testing.assert_allclose((normals**2).sum(axis=0), 1, atol=1e-5)
     assert np.quantile((normals * directions[:, seen]).sum(axis=0), 0.995) < 1e-2
 
@@ -130,6 +138,7 @@ def test_many_primitives_are_hit_as_each_alone() -> None:
     primitives = [primitive_of(shape) for shape in SHAPES]
     parts, counts = np.arange(len(SHAPES)), np.array([900, 0, 30, 200, 1, 500])
     rays = np.concatenate([np.arange(count) for count in counts])
-    together = gather(primitives).cast(parts, counts, eye[:, :, None], directions[:, rays], nearest=0.05)
+    primitives_together = join([gather(primitives[:-1]), gathered(primitives[-1])])
+    together = primitives_together.cast(parts, parts.repeat(counts), eye[:, :, None], directions[:, rays], nearest=0.05)
     apart = [cast(one, eye, directions[:, :count], nearest=0.05) for one, count in zip(primitives, counts, strict=True) if count]
     np.testing.assert_array_equal(together, np.concatenate(apart))

@@ -35,7 +35,7 @@ def test_rays_end_on_the_ground_and_nowhere_go_below_it() -> None:
         assert seen.size > 0.2 * hits.size
         ends = layout.camera.eye + directions[:, seen] * hits[seen]
         apart = np.abs(ends[1] - heights_at(layout.terrain, ends))
-        assert (apart < 5e-3).mean() > 0.995
+        assert (apart < 1e-3).mean() > 0.999
         shares = np.random.default_rng(0).uniform(0.2, 0.98, seen.size)
         on_the_way = layout.camera.eye + directions[:, seen] * (hits[seen] * shares)
         assert (on_the_way[1] > heights_at(layout.terrain, on_the_way) - 5e-3).mean() > 0.99
