@@ -47,9 +47,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def builder(base: str, tmp_path_factory: pytest.TempPathFactory) -> Builder:
     folder = tmp_path_factory.mktemp("builder")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    wanted = (project["project"]["dependencies"], project["project"]["optional-dependencies"]["serve"], project["build-system"]["requires"])
-    names = [name for names in wanted for name in names]
+    file = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, extras = file["project"], file["project"]["optional-dependencies"]
+    names = [*project["dependencies"], *extras["datasets"], *extras["serve"], *file["build-system"]["requires"]]
     call(sys.executable, "-m", "pip", "download", "--quiet", "--constraint", "constraints.txt", "--dest", str(folder / "wheels"), *names)
     (folder / "pip.conf").write_text("[global]\nno-index = true\nfind-links = /wheels\n", encoding="utf-8")
     return Builder(base, folder / "wheels", folder / "pip.conf")
