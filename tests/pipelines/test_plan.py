@@ -19,9 +19,15 @@ def ask(*arguments: str) -> str:
 
 def test_the_table_says_what_fits_and_how_long_it_takes() -> None:
     said = ask("--gpus", "2", "--gpu", "h200")
-    assert said.startswith("2 x h200 (1 node of 2, 140 GiB each) at 35% of their peak\n")
+    assert said.startswith("2 x h200 (1 node of 2, 140 GiB each)\n")
     assert re.search(r"peak memory of a GPU +[\d.]+ MiB +[\d.]+ MiB", said)
+    assert re.search(r"speed of a GPU +[\d.]+ TFLOP/s, assumed +[\d.]+ TFLOP/s, reckoned", said)
     assert said.count("fits\n") == 2
+
+
+@pytest.mark.parametrize(("arguments", "basis"), [(["--mfu", "0.2"], "stated"), (["--gpu", "cpu"], "timed")])
+def test_the_table_says_how_speeds_are_known(arguments: list[str], basis: str) -> None:
+    assert re.search(rf"speed of a GPU +[\d.]+ TFLOP/s, {basis} +[\d.]+ TFLOP/s, {basis}", ask(*arguments))
 
 
 def test_what_does_not_fit_is_said_plainly_and_check_makes_it_exit_code_1() -> None:

@@ -8,7 +8,6 @@ from lavin_dit.config import Config
 from lavin_dit.data import views
 from lavin_dit.data.tasks import Task, task_of
 from lavin_dit.planning.flops import vae_flops
-from lavin_dit.planning.step_time import Fleet
 from lavin_dit.presets import LATENT_CHANNELS, SPATIAL_FACTOR, latent_frames
 
 PNG_BYTES_A_PIXEL, PNG_RESOLUTION, PNG_EXPONENT = 0.45, 256, 0.55
@@ -31,8 +30,11 @@ class DataPlan:
     """Encoding them, before the J-DiT's first step."""
 
 
-def plan_data(config: Config, fleet: Fleet) -> DataPlan:
-    """The rendered data set and its latents."""
+def plan_data(config: Config, encoding: float) -> DataPlan:
+    """The rendered data set and its latents.
+
+    Units: `encoding` in operations a second of all GPUs together.
+    """
     prepare, resolution = config.prepare, config.prepare.resolution
     tasks = [task_of(name) for name in prepare.tasks]
     trained = [task for task in tasks if task.name not in prepare.held_out_tasks]
@@ -52,7 +54,7 @@ def plan_data(config: Config, fleet: Fleet) -> DataPlan:
         num_pictures=pictures + encoded_clips * prepare.clip_frames,
         shard_bytes=round(written * picture_bytes(resolution)),
         latent_bytes=MOMENTS * latents * latent_bytes(resolution),
-        encode_s=pictures * _encode_s(config, fleet, 1) + encoded_clips * _encode_s(config, fleet, prepare.clip_frames),
+        encode_s=(pictures * _encode_flops(config, 1) + encoded_clips * _encode_flops(config, prepare.clip_frames)) / encoding,
     )
 
 
@@ -73,12 +75,11 @@ def _named(view: object) -> object:
     return (view.func, tuple(view.keywords.items())) if isinstance(view, partial) else view
 
 
-def _encode_s(config: Config, fleet: Fleet, frames: int) -> float:
-    """A picture's or a clip's share of encoding, by all GPUs together."""
+def _encode_flops(config: Config, frames: int) -> float:
+    """Of a picture, or of a clip."""
     resolution = config.prepare.resolution
     encode, _ = vae_flops(config.train_vae.shape, samples=1, frames=frames, height=resolution, width=resolution)
-    # Encoding computes in float32.
-    return encode / (fleet.layout.num_gpus * fleet.mfu * fleet.device.peak_flops("float32"))
+    return encode
 
 
 def picture_bytes(resolution: int) -> float:

@@ -1,10 +1,12 @@
 """What devices can do, by their makers' data sheets: what plans and MFU are reckoned with. Imports torch only to look at one."""
 
 import os
+import socket
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 from lavin_dit.errors import InputError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 CPU = "cpu"
 GIGA, TERA = 1e9, 1e12
 PEAK_SIDE, PEAK_REPEATS, COPIED_NUMBERS = 1024, 3, 2**24
+SENT_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -107,15 +110,15 @@ def this_machine() -> Device:
     import torch
 
     threads = torch.get_num_threads()
-    bandwidth = _copy_bandwidth()
+    link = _loopback_bandwidth()
     return Device(
         name=CPU,
         memory_gib=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         float32_flops=_cpu_peak("float32", threads),
         bfloat16_flops=_cpu_peak("bfloat16", threads),
-        memory_bandwidth=bandwidth,
-        node_bandwidth=bandwidth,
-        network_bandwidth=bandwidth,
+        memory_bandwidth=_copy_bandwidth(),
+        node_bandwidth=link,
+        network_bandwidth=link,
         gpus_per_node=1,
         reported_as=CPU,
     )
@@ -145,6 +148,25 @@ def _copy_bandwidth() -> float:
     source, target = torch.ones(COPIED_NUMBERS), torch.empty(COPIED_NUMBERS)
     fastest = min(_seconds(lambda: target.copy_(source)) for _ in range(PEAK_REPEATS + 1))
     return 2 * source.nbytes / fastest
+
+
+def _loopback_bandwidth() -> float:
+    """Of a connection from this machine to itself, through which its processes send each other what they have."""
+    sent, place = bytes(SENT_BYTES), memoryview(bytearray(SENT_BYTES))
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        with receiver:
+            fastest = min(_seconds(partial(_send, sender, receiver, sent, place)) for _ in range(PEAK_REPEATS + 1))
+    return SENT_BYTES / fastest
+
+
+def _send(sender: socket.socket, receiver: socket.socket, sent: bytes, place: memoryview) -> None:
+    sending = threading.Thread(target=sender.sendall, args=(sent,))
+    sending.start()
+    arrived = 0
+    while arrived < len(sent):
+        arrived += receiver.recv_into(place[arrived:])
+    sending.join()
 
 
 def _seconds(run: Callable[[], object]) -> float:

@@ -42,6 +42,11 @@ class Arithmetic:
         return self.on_gpu
 
     @property
+    def normed(self) -> int:
+        """Bytes of what a norm of something narrow takes and gives."""
+        return FLOAT32 if self.widens_norms else self.narrow
+
+    @property
     def fuses_weighted_norms(self) -> bool:
         """Whether an RMS norm with weights keeps its input alone, and not what it normed as well."""
         return self.on_gpu
@@ -189,7 +194,7 @@ class _Block:
         return 2 * self.wide + self._read(2) + hidden + self._branch() + NORM_NUMBERS
 
     def _branch(self) -> int:
-        return self.wide + (self.wide if self.arithmetic.widens_norms else self.narrow)
+        return self.wide + self.shape.dim * self.arithmetic.normed
 
     def _listening(self) -> int:
         return 2 * self.wide + self._read(2) + self._norm_copies() * self.key * FLOAT32 + NORM_NUMBERS

@@ -1,7 +1,12 @@
-"""What a recipe asks of a fleet of GPUs, before one is asked for: memory, operations, time, disk and network. Never imports torch."""
+"""What a recipe asks of a fleet of GPUs, before one is asked for: memory, operations, time, disk and network.
+
+Imports torch only where it times the layers of this machine's CPU.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 from lavin_dit.config import Config
 from lavin_dit.planning.dataset import DataPlan, latent_bytes, picture_bytes, plan_data
@@ -10,12 +15,17 @@ from lavin_dit.planning.flops import TRAINING_FACTOR, dit_recomputed, vae_recomp
 from lavin_dit.planning.layers import Network, dit_network, vae_network
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
+from lavin_dit.planning.speeds import Speed, dit_speed, encoding_speed, vae_speed
 from lavin_dit.planning.step_time import Fleet, StepTime, step_time
 from lavin_dit.planning.traffic import Traffic, traffic_of
 from lavin_dit.planning.workload import mean_dit_flops, mean_frames, mean_latent_pictures, mean_vae_flops
 from lavin_dit.training_config import ExecutionConfig, TrainingSection
 
 HOUR_S = 3600.0
+
+
+class _SpeedOf(Protocol):
+    def __call__(self, parts: MicroBatches, *, backward: float) -> Speed: ...
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class JobPlan:
     """Forward and backward of the global batch, without what is made again; of a mean step."""
     traffic: Traffic
     """Of one GPU."""
+    speed: Speed
     time: StepTime
     mfu: float
     """What telemetry would show: useful operations, of the peak, over the whole step."""
@@ -81,7 +92,9 @@ def plan(config: Config, fleet: Fleet) -> Plan:
 
     Raises: InputError where the GPUs cannot share a batch.
     """
-    return Plan(fleet, plan_data(config, fleet), plan_vae(config, fleet), plan_dit(config, fleet))
+    vae = plan_vae(config, fleet)
+    data = plan_data(config, fleet.layout.num_gpus * encoding_speed(fleet, vae.speed))
+    return Plan(fleet, data, vae, plan_dit(config, fleet))
 
 
 def plan_dit(config: Config, fleet: Fleet) -> JobPlan:
@@ -92,6 +105,7 @@ def plan_dit(config: Config, fleet: Fleet) -> JobPlan:
         section,
         fleet,
         lambda parts: dit_job_memory(config, fleet.layout, parts, on_gpu=fleet.device.is_gpu),
+        partial(dit_speed, config, fleet),
         network=dit_network(section, samples=1, resolution=resolution, frames=1, on_gpu=fleet.device.is_gpu),
         num_layers=2 * section.shape.depth,
         sample_flops=mean_dit_flops(section, resolution, clip_frames),
@@ -109,6 +123,7 @@ def plan_vae(config: Config, fleet: Fleet) -> JobPlan:
         section,
         fleet,
         lambda parts: vae_job_memory(config, fleet.layout, parts, on_gpu=fleet.device.is_gpu),
+        partial(vae_speed, config, fleet),
         network=vae_network(section, samples=1, resolution=resolution, frames=1, on_gpu=fleet.device.is_gpu),
         num_layers=blocks,
         sample_flops=mean_vae_flops(section, resolution),
@@ -142,6 +157,7 @@ def _plan_job(
     section: TrainingSection,
     fleet: Fleet,
     memory_of: Callable[[MicroBatches], Memory],
+    speed_of: _SpeedOf,
     *,
     network: Network,
     num_layers: int,
@@ -155,16 +171,17 @@ def _plan_job(
     traffic = traffic_of(
         section.execution, fleet.layout, weights=network.weights, trained=network.trained, num_layers=num_layers, count=micro_batches.count
     )
-    shards = fleet.layout.shards(section.execution)
+    speed = speed_of(micro_batches, backward=network.backward + recomputed)
     time = step_time(
-        section.execution,
-        fleet,
+        fleet.device,
         traffic,
+        speed=speed.flops,
         forward_flops=share * sample_flops,
         backward=network.backward + recomputed,
         count=micro_batches.count,
         num_layers=num_layers,
-        updated=network.trained / shards,
+        # What is trained beside the network is so on every GPU.
+        updated=network.trained / fleet.layout.shards(section.execution) + network.judges.gradients / FLOAT32,
     )
     flops = TRAINING_FACTOR * sample_flops * section.batch_size
     kept = section.checkpoints.keep_last + (1 if section.checkpoints.keep_best else 0)
@@ -182,6 +199,7 @@ def _plan_job(
         largest_micro_batch=largest_micro_batch(memory_of, share, fleet.device.memory_gib),
         step_flops=flops,
         traffic=traffic,
+        speed=speed,
         time=time,
         mfu=flops / fleet.layout.num_gpus / time.step_s / fleet.device.peak_flops(section.execution.precision),
         steps=section.steps,

@@ -1,4 +1,4 @@
-"""Steps of training on random data, measured: what plans are checked against, on CPUs, by benchmarks/plan.py and the tests."""
+"""Steps of training on random data, measured: what plans are checked against by the tests (on CPUs) and the benchmarks."""
 
 import gc
 import tempfile
@@ -48,7 +48,7 @@ class Rehearsed:
     peak_bytes: int
     """Of every live tensor, and of what operations allocate for themselves; from the network's creation on."""
     step_s: float
-    """Of processor time, in the fastest step: on one thread, and a quiet machine, the clock's."""
+    """Of the fastest step: by the clock on a GPU; of processor time on CPUs, on one thread and a quiet machine the clock's."""
 
 
 def rehearse(
@@ -64,9 +64,15 @@ def rehearse(
 
     # What was left before, and is cleared away meanwhile, would count as given back by these steps.
     gc.collect()
+    peak = _peak_of(processes)(begin)
+    return Rehearsed(peak, min((_time(steps_of[0], processes.device) for _ in range(steps)), default=0.0))
+
+
+def _peak_of(processes: Processes) -> Callable[[Callable[[], object]], int]:
+    if processes.device.type == "cuda":
+        return gpu_peak
     # The allocator's record misses what other threads give back, and collectives have some.
-    peak = allocated_peak(begin) if processes.world_size == 1 else resident_peak(begin)
-    return Rehearsed(peak, min((_time(steps_of[0]) for _ in range(steps)), default=0.0))
+    return allocated_peak if processes.world_size == 1 else resident_peak
 
 
 def _step_of(objective: Objective[Any], config: TrainingSection, processes: Processes, data_step: int) -> Callable[[], None]:
@@ -74,11 +80,10 @@ def _step_of(objective: Objective[Any], config: TrainingSection, processes: Proc
     optimizer, average = Optimizer(objective, config.optimizer), MovingAverage(objective.network, config.optimizer.ema_decay)
     ranges = micro_ranges(processes, config.batch_size, config.execution.micro_batch)
 
-    def load() -> list[Any]:
-        return [objective.batch(data_step, samples) for samples in ranges]
+    # The following batches too, which are loaded beside a step.
+    batches, _following = ([objective.batch(data_step, samples) for samples in ranges] for _ in range(2))
 
     def step() -> None:
-        batches, _following = load(), load()
         for index, batch in enumerate(batches):
             with laid_out.accumulating(is_last=index + 1 == len(batches)):
                 laid_out.losses(batch).total.backward()  # type: ignore[no-untyped-call]
@@ -91,10 +96,28 @@ def _step_of(objective: Objective[Any], config: TrainingSection, processes: Proc
     return step
 
 
-def _time(step: Callable[[], None]) -> float:
-    started = time.process_time()
+def _time(step: Callable[[], None], device: torch.device) -> float:
+    clock = _gpu_clock if device.type == "cuda" else time.process_time
+    started = clock()
     step()
-    return time.process_time() - started
+    return clock() - started
+
+
+def _gpu_clock() -> float:
+    """The time at which the GPU has done what it was asked for."""
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def gpu_peak(run: Callable[[], object]) -> int:
+    """The most bytes that the GPU's allocator had given out at once, beyond what was there before."""
+    # What libraries hold for good, in each of the two threads, is there before anything is measured.
+    product = torch.ones(8, 8, device="cuda", requires_grad=True)
+    torch.mm(product, product).sum().backward()  # type: ignore[no-untyped-call]
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    run()
+    return torch.cuda.max_memory_allocated() - before
 
 
 def allocated_peak(run: Callable[[], object]) -> int:

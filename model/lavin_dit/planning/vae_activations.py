@@ -113,7 +113,7 @@ def _before_convolution(norm: Norm, volume: Volume, arithmetic: Arithmetic) -> i
     """Norm, SiLU and what the convolution reads; the decoder's norm keeps what it normed and its scale as well."""
     wide = 3 if norm.latent else 2
     scale = arithmetic.narrow if norm.latent else 0
-    return norm.channels * (volume.size * (wide * FLOAT32 + scale) + _padded(volume) * arithmetic.narrow)
+    return norm.channels * (volume.size * (wide * arithmetic.normed + scale) + _padded(volume) * arithmetic.narrow)
 
 
 def _convolution_gradients(volume: Volume, in_channels: int, out_channels: int, arithmetic: Arithmetic) -> int:

@@ -87,10 +87,12 @@ def num_trained(weights: Sequence[Weight], frozen: Sequence[str], lora: LoraConf
 
 def lora_of(weights: Sequence[Weight], frozen: Sequence[str], lora: LoraConfig | None) -> int:
     """Numbers of the low-rank updates beside those of them that are linears of blocks; 0 where there are no updates."""
-    if lora is None:
-        return 0
-    linears = [weight for weight in _moved(weights, frozen) if weight.is_linear and weight.name.startswith("blocks.")]
-    return lora.rank * sum(sum(weight.shape) for weight in linears)
+    return lora.rank * sum(sum(weight.shape) for weight in adapted(weights, frozen)) if lora else 0
+
+
+def adapted(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
+    """Those that low-rank updates are put beside: the linears of blocks that would be trained."""
+    return [weight for weight in _moved(weights, frozen) if weight.is_linear and weight.name.startswith("blocks.")]
 
 
 def _moved(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:

@@ -30,10 +30,16 @@ def mean_latent_pictures(section: TrainDitConfig, clip_frames: int) -> float:
 def mean_vae_flops(section: TrainVaeConfig, resolution: int) -> float:
     """One sample's forward pass, over images and clips as the steps to the end see them; of its terms, a third of what they take in all."""
     image, clip = (
-        _vae_flops(section, Volume(frames, resolution, resolution)) for frames in (1, section.clips.frames if section.clips else 1)
+        vae_sample_flops(section, Volume(frames, resolution, resolution)) for frames in (1, section.clips.frames if section.clips else 1)
     )
     share = clip_share(section)
     return (1 - share) * image + share * clip
+
+
+def vae_sample_flops(section: TrainVaeConfig, pixels: Volume) -> float:
+    """One sample's forward pass, with a third of what its terms take in all."""
+    network = sum(vae_flops(section.shape, samples=1, frames=pixels.frames, height=pixels.height, width=pixels.width))
+    return network + terms_flops(section, pixels) / TRAINING_FACTOR
 
 
 def mean_frames(section: TrainVaeConfig) -> float:
@@ -58,8 +64,3 @@ def _dit_flops(section: TrainDitConfig, max_pairs: int, resolution: int, frames:
 
 def _flops_of(section: TrainDitConfig, episodes: Episodes) -> float:
     return dit_flops(section.shape, samples=episodes.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
-
-
-def _vae_flops(section: TrainVaeConfig, pixels: Volume) -> float:
-    network = sum(vae_flops(section.shape, samples=1, frames=pixels.frames, height=pixels.height, width=pixels.width))
-    return network + terms_flops(section, pixels) / TRAINING_FACTOR

@@ -65,6 +65,15 @@ def test_the_st_vaes_peak_is_what_the_allocator_gives_out(shape: str, batch: int
     assert planned.peak == pytest.approx(measured, rel=WITHIN)
 
 
+@pytest.mark.parametrize(("frames", "checkpointing"), [(1, "none"), (1, "full"), (5, "selective")])
+def test_the_st_vae_in_half_precision_is_planned_for(frames: int, checkpointing: str) -> None:
+    section = config("train_vae", shape="laptop", batch_size=2, precision="bfloat16", activation_checkpointing=checkpointing).train_vae
+    section = section.model_copy(update={"clips": ClipsConfig(first_step=0, share=1.0, frames=frames) if frames > 1 else None})
+    measured = rehearse_vae(section, ALONE, frames=frames, resolution=64).peak_bytes
+    planned = vae_memory(section, Layout(1, 1), samples=2, count=1, resolution=64, on_gpu=False)
+    assert planned.peak == pytest.approx(measured, rel=WITHIN)
+
+
 @pytest.mark.parametrize(("width", "frames", "micro_batch"), [(8, 1, 8), (64, 1, 8), (64, 1, 4), (32, 5, 2)])
 def test_it_is_with_a_perceptual_and_an_adversarial_term_too(width: int, frames: int, micro_batch: int) -> None:
     adversarial = AdversarialConfig(weight=0.5, first_step=0, width=width, num_layers=3, learning_rate=1e-4)

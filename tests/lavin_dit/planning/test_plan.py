@@ -18,7 +18,7 @@ from lavin_dit.planning.devices import DEVICES, device_named, device_peak_flops,
 from lavin_dit.planning.layers import dit_network, vae_network
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.plan import Plan, plan
-from lavin_dit.planning.step_time import DEFAULT_MFU, Fleet, Speeds, Work
+from lavin_dit.planning.step_time import Fleet
 from lavin_dit.planning.traffic import traffic_of
 from lavin_dit.training.feed import micro_ranges
 from lavin_dit.training.processes import Processes
@@ -153,7 +153,7 @@ def test_the_data_are_what_prepare_writes_and_training_encodes(tmp_path: Path) -
             "train_dit.clips={share: 0.5, max_pairs: 1}",
         ],
     )
-    planned = plan_data(config, Fleet(DEVICES["h200"], Layout(1, 1), DEFAULT_MFU))
+    planned = plan_data(config, 1e12)
     prepare.run(config.prepare, {"raw": tmp_path / "raw"}, {"shards": tmp_path / "shards"})
     counts = json.loads((tmp_path / "shards" / "metrics.json").read_text())["pairs"]
     assert sum(counts.values()) == planned.num_pairs
@@ -168,9 +168,10 @@ def test_planning_never_imports_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_calibrated_speed_gives_back_the_step_that_it_was_measured_with() -> None:
-    work = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, backward=2.0)
-    speeds = Speeds.calibrated(work, 2.0, products=3e12, updates=1e9)
-    assert speeds.step_s(work) == pytest.approx(2.0)
-    again = Work.of(forward_flops=1e12, kept_bytes=1e9, trained=10**6, backward=3.0)
-    assert speeds.step_s(again) == pytest.approx(2.0 + (2.0 - work.update_bytes / 1e9) / 3)
+def test_without_a_stated_mfu_a_cpus_own_layers_are_timed() -> None:
+    config = load_config(TINY, ["prepare.resolution=16", "train_dit.clips={share: 0.5, max_pairs: 1}", "prepare.clip_frames=5"])
+    planned = plan(config, Fleet(device_named("cpu"), Layout(1, 1), mfu=None))
+    for job in (planned.vae, planned.dit):
+        operations = job.speed.flops * job.time.compute_s
+        assert operations == pytest.approx(job.step_flops, rel=0.05)
+        assert job.mfu == pytest.approx(job.step_flops / job.time.step_s / planned.fleet.device.float32_flops)
