@@ -147,6 +147,16 @@ def _print_changes(found: "Mapping[Group, Changes]") -> None:
 
 
 @data.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder of shards, as prepare wrote it.")] = Path("outputs/shards"),
+) -> None:
+    """Compares whole files of prepared shards with their sha256, which finds any change, also one on purpose."""
+    from lavin_dit.data.shards.shard_set import verify_shards
+
+    typer.echo(f"{folder}: all {verify_shards(folder)} files are as prepare wrote them")
+
+
+@data.command()
 def push(
     *,
     every_version: Annotated[bool, typer.Option("--all", help="All versions of the repository's history.")] = False,

@@ -26,6 +26,9 @@ from components.data_version import hash_tree
 from components.dataset_checkout import open_checkout
 from components.entry import StepFailedError
 from lavin_dit.data.shards.picture_files import encode_png
+from lavin_dit.data.shards.shard_set import SPLITS, write_manifest
+from lavin_dit.data.shards.writer import ShardWriter
+from lavin_dit.data.task import ImagePair
 from lavin_dit.errors import InputError
 from pipelines.data import data
 from tests.s3_server import BUCKET, SECRET, S3Server, serve
@@ -451,3 +454,16 @@ def test_the_documents_name_commands_and_options_that_there_are() -> None:
     found = re.findall(r"lavin data ([a-z]+)([^`#&\n]*)", text)
     assert {command for command, _ in found} == known.keys()
     assert all(option in known[command] for command, rest in found for option in re.findall(r"--[a-z-]+", rest))
+
+
+def test_whole_files_of_shards_are_verified(tmp_path: Path) -> None:
+    for split in SPLITS:
+        with ShardWriter(tmp_path, split, shard_bytes=2**20) as writer:
+            writer.add("scene", {"depth": ImagePair(np.zeros((16, 16, 3), np.uint8), np.ones((16, 16, 3), np.uint8))})
+    write_manifest(tmp_path, resolution=16, clip_frames=1)
+    done = CliRunner().invoke(data, ["verify", str(tmp_path)], catch_exceptions=False)
+    assert done.stdout.endswith(f"{tmp_path}: all 4 files are as prepare wrote them\n")
+    shard = tmp_path / "train" / "shard-00000.tar"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"\1")
+    with pytest.raises(InputError, match=re.escape(str(shard))):
+        CliRunner().invoke(data, ["verify", str(tmp_path)], catch_exceptions=False)

@@ -24,6 +24,7 @@ from lavin_dit.data.shards.tars import Member as Member
 from lavin_dit.data.task import Medium
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
+from lavin_dit.progress import Progress
 
 FORMAT: Final = 3
 SPLITS = ("train", "test")
@@ -100,13 +101,17 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def verify_shards(folder: Path) -> None:
-    """Hashes every file that the manifest lists.
+def verify_shards(folder: Path) -> int:
+    """Hashes every file that the manifest lists, and returns how many there are.
 
     Raises: InputError naming the first file that is absent or differs.
     """
-    for name, sha256 in read_manifest(folder).files.items():
-        _check_file(folder / name, sha256)
+    files = read_manifest(folder).files
+    with Progress("verify", len(files)) as progress:
+        for name, sha256 in files.items():
+            _check_file(folder / name, sha256)
+            progress.advance()
+    return len(files)
 
 
 class ShardSet:
