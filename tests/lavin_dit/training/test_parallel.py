@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from lavin_dit.training.history import read_history
 from tests.lavin_dit.training.tiny_runs import ENVIRONMENT, arguments, command_of, compare, free_port, run, torchrun, train
 
-BFLOAT16_LOSS = {"none": 2e-2, "full": 3e-2}
-"""By sharding, while the loss falls fast: measured are 1.8 % in copies and 2.7 % in shards, and 0.2 % at the end."""
+BEFORE_THE_FALL = 5
+"""Steps. Then the loss falls by two thirds in three steps, and in float32 too moves by up to 6 % with the ninth bit of the weights."""
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +56,12 @@ def test_shards_within_nodes_and_copies_across_train_what_one_process_does(alone
     compare(tmp_path / "run", alone)
 
 
-@pytest.mark.parametrize("sharding", BFLOAT16_LOSS)
+@pytest.mark.parametrize("sharding", ["none", "full"])
 def test_half_precision_stays_near(sharding: str, alone: Path, tmp_path: Path) -> None:
     folder = train(tmp_path / "run", 2, execution={"sharding": sharding, "precision": "bfloat16"})
-    compare(folder, alone, loss=BFLOAT16_LOSS[sharding], weights=None)
+    half, whole = ([row["loss"] for row in read_history(path / "history.csv")] for path in (folder, alone))
+    assert half[:BEFORE_THE_FALL] == pytest.approx(whole[:BEFORE_THE_FALL], rel=0.01)
+    assert half[-1] == pytest.approx(whole[-1], rel=0.05)
     assert all(weight.dtype == torch.float32 for weight in load_file(folder / "weights.safetensors").values())
 
 
