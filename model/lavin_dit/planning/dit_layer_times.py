@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.dit.rope import Rotation
-from lavin_dit.planning.dit_activations import Episodes
-from lavin_dit.planning.flops import dit_flops
+from lavin_dit.planning.dit_activations import Episodes, tokens_of_frame
 from lavin_dit.planning.layer_times import Portion, Stopwatch, materialise, noise, passes_s
-from lavin_dit.presets import MODULATIONS_PER_SIDE, PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR, latent_frames
+from lavin_dit.planning.workload import episodes_flops, largest_episodes
+from lavin_dit.presets import MODULATIONS_PER_SIDE, PATCH_DIM, PATCH_SIZE, SPATIAL_FACTOR
 from lavin_dit.training.finetuning import adapt, freeze
 from lavin_dit.training.sharding import trained_weights
 from lavin_dit.training_config import TrainDitConfig
@@ -40,24 +40,23 @@ class Traits:
 
 def dit_passes_s(config: TrainDitConfig, *, samples: int, resolution: int, frames: int = 1, stopwatch: Stopwatch = STOPWATCH) -> float:
     """A micro-batch of episodes that show the most pairs, forward and backward, with what the stopwatch's processes send."""
-    num_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
 
     def episodes(part: Portion) -> Episodes:
-        return Episodes.of_pairs(part.samples, num_pairs=num_pairs, resolution=part.resolution, frames=frames)
+        return largest_episodes(config, samples=part.samples, resolution=part.resolution, frames=frames)
 
     def flops(part: Portion) -> float:
-        each = episodes(part)
-        return dit_flops(config.shape, samples=each.samples, prompt_tokens=each.prompt, answer_tokens=each.answer)
+        return episodes_flops(config, episodes(part))
 
     def timed_s(part: Portion) -> float:
-        return _Timing(config, episodes(part), _rotation(config, part.resolution, frames, num_pairs), stopwatch).all_s()
+        shown = episodes(part)
+        return _Timing(config, shown, _rotation(config, shown, part.resolution), stopwatch).all_s()
 
     return passes_s(Portion(samples, resolution), timed_s, flops, largest=1 / config.shape.depth, step=SMALLEST)
 
 
-def _rotation(config: TrainDitConfig, resolution: int, frames: int, num_pairs: int) -> Rotation:
-    side, pictures = resolution // (SPATIAL_FACTOR * PATCH_SIZE), 2 * (num_pairs + 1)
-    return Rotation.of_grid(pictures * latent_frames(frames), side, side, config.shape.head_dim, device=torch.device("cpu"))
+def _rotation(config: TrainDitConfig, episodes: Episodes, resolution: int) -> Rotation:
+    side, frames = resolution // (SPATIAL_FACTOR * PATCH_SIZE), episodes.tokens // tokens_of_frame(resolution)
+    return Rotation.of_grid(frames, side, side, config.shape.head_dim, device=torch.device("cpu"))
 
 
 @dataclass(frozen=True)

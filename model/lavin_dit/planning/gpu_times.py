@@ -6,10 +6,10 @@ bytes: both start kernels from Python, and take up to four times as long where t
 """
 
 from lavin_dit.planning.devices import Device
-from lavin_dit.planning.dit_activations import Episodes
-from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, dit_recomputed
+from lavin_dit.planning.flops import TRAINING_FACTOR, dit_recomputed
 from lavin_dit.planning.layers import dit_network
 from lavin_dit.planning.low_rank import updates_bytes
+from lavin_dit.planning.workload import episodes_flops, largest_episodes
 from lavin_dit.training_config import TrainDitConfig
 
 SHARE_OF_PRODUCTS = 0.8
@@ -27,11 +27,10 @@ def plain_passes_s(config: TrainDitConfig, device: Device, *, samples: int, reso
     kept_whole = config.execution.model_copy(update={"activation_checkpointing": "none"})
     plain = config.model_copy(update={"execution": kept_whole})
     network = dit_network(plain, samples=samples, resolution=resolution, frames=frames, on_gpu=True)
-    num_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
-    episodes = Episodes.of_pairs(samples, num_pairs=num_pairs, resolution=resolution, frames=frames)
+    episodes = largest_episodes(config, samples=samples, resolution=resolution, frames=frames)
     recomputed = dit_recomputed(config.execution.activation_checkpointing)
     passes, precision = 1 + network.backward + recomputed, config.execution.precision
-    flops = passes * dit_flops(config.shape, samples=samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
+    flops = passes * episodes_flops(config, episodes)
     share = passes / TRAINING_FACTOR
     kept = sum(layer.kept for layer in network.layers) + network.around + network.losses
     moved = share * ACCESSES_OF_KEPT * kept + updates_bytes(config, episodes, recomputed=recomputed)

@@ -21,6 +21,7 @@ from lavin_dit.planning.weights import (
     num_weights,
     vae_layer_weights,
 )
+from lavin_dit.planning.workload import largest_episodes
 from lavin_dit.presets import DitShape, VaeShape
 from lavin_dit.training_config import LoraConfig, TrainDitConfig, TrainVaeConfig
 
@@ -79,8 +80,7 @@ class _Sizes:
 def dit_network(config: TrainDitConfig, *, samples: int, resolution: int, frames: int, on_gpu: bool) -> Network:
     """The J-DiT on episodes of pictures, or of clips of some frames, that show the most pairs."""
     arithmetic = Arithmetic(config.execution.precision, on_gpu)
-    max_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
-    episodes = Episodes.of_pairs(samples, num_pairs=max_pairs, resolution=resolution, frames=frames)
+    episodes = largest_episodes(config, samples=samples, resolution=resolution, frames=frames)
     sizes = _dit_sizes(config.shape, config.frozen, config.lora)
     first, *inner, _last = sizes
     return Network(

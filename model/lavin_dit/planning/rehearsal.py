@@ -19,6 +19,7 @@ from lavin_dit.data.shards.shard_set import SPLITS, Member, Pair, ShardSet, writ
 from lavin_dit.data.shards.writer import ShardWriter
 from lavin_dit.data.task import ImagePair
 from lavin_dit.dit.j_dit import JDit
+from lavin_dit.planning.workload import most_pairs
 from lavin_dit.presets import PIXEL_CHANNELS, latent_shape
 from lavin_dit.training.average import MovingAverage
 from lavin_dit.training.dit_objective import DitObjective
@@ -149,7 +150,7 @@ def _status_bytes(field: str) -> int:
 
 def rehearse_dit(config: TrainDitConfig, processes: Processes, *, resolution: int, frames: int = 1, steps: int = 0) -> Rehearsed:
     """The J-DiT on random latents of pictures, or of clips, in steps whose episodes all show the most pairs and keep their prompt."""
-    max_pairs = config.clips.max_pairs if config.clips and frames > 1 else config.max_pairs
+    max_pairs = most_pairs(config, frames)
     shape = latent_shape(frames, resolution, resolution)
     ends = [tuple(Member("", 0, 0, f"{number}-{frame}") for frame in range(frames)) for number in range(2 * (max_pairs + 1))]
     pairs = [Pair(TASK, TASK, TASK, TASK, *ends[number : number + 2]) for number in range(0, len(ends), 2)]

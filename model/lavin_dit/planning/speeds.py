@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from operator import itemgetter
 
 from lavin_dit.config import Config
-from lavin_dit.planning.dit_activations import Episodes
-from lavin_dit.planning.flops import dit_flops, dit_recomputed
+from lavin_dit.planning.flops import dit_recomputed
 from lavin_dit.planning.gpu_times import plain_passes_s
 from lavin_dit.planning.layout import MicroBatches
 from lavin_dit.planning.low_rank import updates_bytes
 from lavin_dit.planning.step_time import DEFAULT_MFU, Fleet
 from lavin_dit.planning.vae_layers import Volume
-from lavin_dit.planning.workload import clip_share, vae_sample_flops
-from lavin_dit.training_config import TrainDitConfig
+from lavin_dit.planning.workload import clip_share, episodes_flops, largest_episodes, vae_sample_flops
 
 STATED, ASSUMED, RECKONED, TIMED = "stated", "assumed", "reckoned", "timed"
 """How a speed is known: as `--mfu`, as `DEFAULT_MFU`, of a GPU's plain blocks, of this machine's layers."""
@@ -35,11 +33,12 @@ def dit_speed(config: Config, fleet: Fleet, parts: MicroBatches, *, backward: fl
 
     Units: `backward` in forwards, with what activation checkpointing makes again.
     """
-    section, resolution, basis = config.train_dit, config.prepare.resolution, _basis(fleet, config.train_dit)
+    section, resolution = config.train_dit, config.prepare.resolution
+    basis = _basis(fleet, is_reckoned=not section.execution.compile)
     flops = seconds = 0.0
-    for share, frames, num_pairs in _kinds(config):
-        episodes = Episodes.of_pairs(parts.samples, num_pairs=num_pairs, resolution=resolution, frames=frames)
-        forward = dit_flops(section.shape, samples=episodes.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
+    for share, frames in _kinds(config):
+        episodes = largest_episodes(section, samples=parts.samples, resolution=resolution, frames=frames)
+        forward = episodes_flops(section, episodes)
         flops += share * (1 + backward) * forward
         if basis == TIMED:
             from lavin_dit.planning.dit_layer_times import dit_passes_s
@@ -58,8 +57,9 @@ def dit_speed(config: Config, fleet: Fleet, parts: MicroBatches, *, backward: fl
 def vae_speed(config: Config, fleet: Fleet, parts: MicroBatches, *, backward: float) -> Speed:
     """The same of the ST-VAE, with the terms of its loss."""
     section, resolution = config.train_vae, config.prepare.resolution
-    if fleet.mfu is not None or fleet.device.is_gpu:
-        return Speed(_share_of_peak(fleet, section.execution.precision), ASSUMED if fleet.mfu is None else STATED)
+    basis = _basis(fleet, is_reckoned=False)
+    if basis != TIMED:
+        return Speed(_share_of_peak(fleet, section.execution.precision), basis)
     from lavin_dit.planning.vae_layer_times import vae_passes_s
 
     kinds = [(1 - clip_share(section), 1), (clip_share(section), section.clips.frames if section.clips else 1)]
@@ -68,7 +68,7 @@ def vae_speed(config: Config, fleet: Fleet, parts: MicroBatches, *, backward: fl
         forward = parts.samples * vae_sample_flops(section, Volume(frames, resolution, resolution))
         flops += share * (1 + backward) * forward
         seconds += share * vae_passes_s(section, samples=parts.samples, resolution=resolution, frames=frames)
-    return Speed(flops / seconds, TIMED)
+    return Speed(flops / seconds, basis)
 
 
 def encoding_speed(fleet: Fleet, vae: Speed) -> float:
@@ -76,22 +76,23 @@ def encoding_speed(fleet: Fleet, vae: Speed) -> float:
     return vae.flops if vae.basis == TIMED else _share_of_peak(fleet, "float32")
 
 
-def _kinds(config: Config) -> Iterator[tuple[float, int, int]]:
-    """Episodes of pictures, and of clips: their share of the steps, frames and pairs."""
+def _kinds(config: Config) -> Iterator[tuple[float, int]]:
+    """Episodes of pictures, and of clips: their share of the steps, and frames."""
     section = config.train_dit
     share = section.clips.share if section.clips else 0.0
     if share < 1:
-        yield 1 - share, 1, section.max_pairs
-    if section.clips and share > 0:
-        yield share, config.prepare.clip_frames, section.clips.max_pairs
+        yield 1 - share, 1
+    if share > 0:
+        yield share, config.prepare.clip_frames
 
 
-def _basis(fleet: Fleet, section: TrainDitConfig) -> str:
+def _basis(fleet: Fleet, *, is_reckoned: bool) -> str:
+    """`is_reckoned`: whether a GPU's speed can be."""
     if fleet.mfu is not None:
         return STATED
     if not fleet.device.is_gpu:
         return TIMED
-    return ASSUMED if section.execution.compile else RECKONED
+    return RECKONED if is_reckoned else ASSUMED
 
 
 def _share_of_peak(fleet: Fleet, precision: str) -> float:

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
 
@@ -116,11 +117,8 @@ class _Timing:
         pixels = self._leaf(PIXEL_CHANNELS, self.pixels, torch.float32, is_passed=False)
         with one_picture(self.pixels.height) as shards:
             section = self.config.model_copy(update={"clips": None})
-            objective = VaeObjective(cast(STVae, given), shards, section, torch.device("cpu"))
-            try:
+            with closing(VaeObjective(cast(STVae, given), shards, section, torch.device("cpu"))) as objective:
                 return self.stopwatch.objective_s(objective, Pictures(pixels, moments[0], step=0), self.config.execution)
-            finally:
-                objective.close()
 
 
 class _Given(nn.Module):

@@ -8,6 +8,21 @@ from lavin_dit.presets import latent_frames
 from lavin_dit.training_config import TrainDitConfig, TrainVaeConfig
 
 
+def most_pairs(section: TrainDitConfig, frames: int) -> int:
+    """The most context pairs of an episode of pictures, or of clips of some frames."""
+    return section.clips.max_pairs if section.clips and frames > 1 else section.max_pairs
+
+
+def largest_episodes(section: TrainDitConfig, *, samples: int, resolution: int, frames: int) -> Episodes:
+    """A micro-batch of episodes that show the most pairs."""
+    return Episodes.of_pairs(samples, num_pairs=most_pairs(section, frames), resolution=resolution, frames=frames)
+
+
+def episodes_flops(section: TrainDitConfig, episodes: Episodes) -> float:
+    """A micro-batch's forward pass."""
+    return dit_flops(section.shape, samples=episodes.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
+
+
 def mean_dit_flops(section: TrainDitConfig, resolution: int, clip_frames: int) -> float:
     """One episode's forward pass, over pictures and clips, all numbers of pairs and dropped prompts."""
     pictures = _dit_flops(section, section.max_pairs, resolution, 1)
@@ -58,9 +73,5 @@ def _dit_flops(section: TrainDitConfig, max_pairs: int, resolution: int, frames:
     drop = section.prompt_drop_probability
     dropped = Episodes.dropped(1, resolution=resolution, frames=frames)
     shown = [Episodes.of_pairs(1, num_pairs=pairs, resolution=resolution, frames=frames) for pairs in range(1, max_pairs + 1)]
-    mean = sum(_flops_of(section, episodes) for episodes in shown) / max_pairs
-    return (1 - drop) * mean + drop * _flops_of(section, dropped)
-
-
-def _flops_of(section: TrainDitConfig, episodes: Episodes) -> float:
-    return dit_flops(section.shape, samples=episodes.samples, prompt_tokens=episodes.prompt, answer_tokens=episodes.answer)
+    mean = sum(episodes_flops(section, episodes) for episodes in shown) / max_pairs
+    return (1 - drop) * mean + drop * episodes_flops(section, dropped)
