@@ -41,7 +41,7 @@ COLOURS = PALETTE[:8]
 """What palettes are drawn from, without repeats."""
 NUM_PAIRS = (1, 2, 4)
 SCENES_OF_PALETTE = 6
-NUM_TEST_SCENES, NUM_TEST_PALETTES, QUERIES = 120, 60, 240
+NUM_TEST_SCENES, NUM_TEST_PALETTES = 120, 60
 TOLD_PIXELS = 20
 """Pixels of a class from which on a pair tells its colour."""
 TELLERS = ("every pair", "pair 1, not all", "pair 2", "pair 3 or 4", "none of the four")

@@ -25,7 +25,7 @@ from lavin_dit.planning.dit_activations import FLOAT32
 from lavin_dit.planning.dit_layer_times import dit_passes_s
 from lavin_dit.planning.flops import vae_recomputed
 from lavin_dit.planning.gpu_times import plain_passes_s
-from lavin_dit.planning.layer_times import Stopwatch
+from lavin_dit.planning.layer_times import ALONE, Stopwatch
 from lavin_dit.planning.layers import Network, dit_network, vae_network
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import dit_memory, vae_memory
@@ -41,7 +41,6 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = ROOT / "tests" / "tiny.yaml"
 MIB = 2**20
 EXECUTION = {"micro_batch", "precision", "activation_checkpointing", "sharding"}
-ALONE = Processes(0, 1, torch.device("cpu"))
 DISCRIMINATOR = AdversarialConfig(weight=0.5, first_step=0, width=32, num_layers=3, learning_rate=1e-4)
 COPIED_NUMBERS, REPEATS = 2**24, 5
 RETURNING = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}

@@ -59,7 +59,7 @@ class Primitives:
         own_directions = self._own_rays(parts, solids, directions, are_points=False)
         proportions = self.proportions[parts[solids]]
         hits = np.empty(rows.size, np.float32)
-        for shape, (first, last) in zip(shapes.SHAPES, pairwise(starts), strict=False):
+        for shape, (first, last) in zip(shapes.SHAPES[:ROD], pairwise(starts), strict=True):
             if last > first:
                 run = slice(first, last)
                 hits[run] = shapes.cast(shape, own_origins[:, run], own_directions[:, run], proportions[run], np.float32(nearest))
