@@ -134,7 +134,7 @@ def measured(case: Case, processes: Processes, steps: int) -> Outcome:
         taken = rehearse_dit(section, processes, resolution=case.resolution, frames=frames, steps=steps)
         planned = dit_memory(section, layout, **size, count=parts.count, on_gpu=on_gpu, clip_frames=frames).peak
         network = dit_network(section, **size, frames=frames, on_gpu=on_gpu)
-        passes_s = partial(plain_passes_s, section, device=this_gpu()) if on_gpu else partial(dit_passes_s, section)
+        passes_s = partial(plain_passes_s, section, this_gpu(), count=parts.count) if on_gpu else partial(dit_passes_s, section)
     else:
         taken = rehearse_vae(section, processes, frames=frames, resolution=case.resolution, steps=steps)
         planned = vae_memory(section, layout, **size, count=parts.count, on_gpu=on_gpu).peak

@@ -45,7 +45,9 @@ def dit_speed(config: Config, fleet: Fleet, parts: MicroBatches, *, backward: fl
 
             seconds += share * dit_passes_s(section, samples=parts.samples, resolution=resolution, frames=frames)
         elif basis == RECKONED:
-            seconds += share * plain_passes_s(section, fleet.device, samples=parts.samples, resolution=resolution, frames=frames)
+            seconds += share * plain_passes_s(
+                section, fleet.device, samples=parts.samples, resolution=resolution, frames=frames, count=parts.count
+            )
         else:
             updates = updates_bytes(section, episodes, recomputed=dit_recomputed(section.execution.activation_checkpointing))
             seconds += share * (

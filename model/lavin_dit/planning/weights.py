@@ -82,7 +82,7 @@ def num_weights(weights: Sequence[Weight]) -> int:
 
 def num_trained(weights: Sequence[Weight], frozen: Sequence[str], lora: LoraConfig | None = None) -> int:
     """How many numbers training moves: of these weights, or of the low-rank updates beside them."""
-    return lora_of(weights, frozen, lora) if lora else num_weights(_moved(weights, frozen))
+    return lora_of(weights, frozen, lora) if lora else num_weights(moved(weights, frozen))
 
 
 def lora_of(weights: Sequence[Weight], frozen: Sequence[str], lora: LoraConfig | None) -> int:
@@ -92,10 +92,11 @@ def lora_of(weights: Sequence[Weight], frozen: Sequence[str], lora: LoraConfig |
 
 def adapted(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
     """Those that low-rank updates are put beside: the linears of blocks that would be trained."""
-    return [weight for weight in _moved(weights, frozen) if weight.is_linear and weight.name.startswith("blocks.")]
+    return [weight for weight in moved(weights, frozen) if weight.is_linear and weight.name.startswith("blocks.")]
 
 
-def _moved(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
+def moved(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
+    """Those of them that training moves, where there are no low-rank updates."""
     return [weight for weight in weights if weight.trained and not any(_begins(weight.name, name) for name in frozen)]
 
 
