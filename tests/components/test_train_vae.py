@@ -120,6 +120,7 @@ def test_two_processes_train_the_whole_recipe_like_one(
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*torchrun, *arguments], capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "UserWarning" not in done.stderr
     ours, theirs = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "vae", alone))
     torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-4)
     rows = [json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["losses"] for folder in (tmp_path / "vae", alone)]

@@ -123,7 +123,8 @@ class STVae(nn.Module):
         Shapes: pixels `(b, 3, t, h, w)`, noise `(b, z, f, y, x)`, to pixels and twice the latents.
         """
         moments = self.encode(pixels)
-        return self.decode(moments.sample(noise)), moments.mean, moments.logvar
+        # Copies, since FSDP2 warns of views: its hook would be lost if somebody wrote into one.
+        return self.decode(moments.sample(noise)).clone(), moments.mean.clone(), moments.logvar
 
     def encode(self, pixels: Tensor) -> Moments:
         """The posterior of clips.
