@@ -20,6 +20,10 @@ GIB, MIB, DAY_S, HOUR_S = 2**30, 2**20, 86400.0, 3600.0
 COMPILED = (
     "torch.compile is on for the {}, and is not modelled: memory is that of plain blocks, and speed is what --mfu says, or 0.35 of the peak"
 )
+OFFLOADED = (
+    "cpu_offload is on for the {}, and its time is not modelled: the host updates the weights, and gathers fetch them from it, so that a "
+    "step takes longer than this"
+)
 
 Gpu = Annotated[str, typer.Option(metavar="NAME", help="Which: a100-40, a100-80, h100, h200, b200, l4, rtx4090 ..., or cpu: this machine.")]
 Mfu = Annotated[
@@ -98,9 +102,13 @@ def _print(planned: "Plan") -> None:
     console.print(f"{'in all':>9}  {_duration(planned.duration_s)}, {planned.gpu_hours:,.1f} GPU-hours")
     for job in (planned.vae, planned.dit):
         console.print(f"{job.job:>9}  {_verdict(job)}", markup=False)
-    compiled = " and ".join(job.job for job in (planned.vae, planned.dit) if job.is_compiled)
-    if compiled:
-        console.print(f"{'note':>9}  {COMPILED.format(compiled)}")
+    jobs = (planned.vae, planned.dit)
+    for words, named in (
+        (COMPILED, [job.job for job in jobs if job.is_compiled]),
+        (OFFLOADED, [job.job for job in jobs if job.memory.host]),
+    ):
+        if named:
+            console.print(f"{'note':>9}  {words.format(' and '.join(named))}")
 
 
 def _table(planned: "Plan") -> "Table":
@@ -111,20 +119,22 @@ def _table(planned: "Plan") -> "Table":
     table.add_column("")
     for job in jobs:
         table.add_column(job.job, justify="right")
-    for row in zip(*(_rows(job) for job in jobs), strict=True):
+    has_host = any(job.memory.host for job in jobs)
+    for row in zip(*(_rows(job, has_host=has_host) for job in jobs), strict=True):
         (name, *_), values = row[0], [value for _, value in row]
         table.add_row(name, *values)
     return table
 
 
-def _rows(job: "JobPlan") -> Iterator[tuple[str, str]]:
+def _rows(job: "JobPlan", *, has_host: bool) -> Iterator[tuple[str, str]]:
+    """`has_host`: whether a job keeps its state on the host."""
     memory, time = job.memory, job.time
     yield "parameters", f"{job.num_parameters:,}"
     yield "batch", f"{job.batch_size}, {job.micro_batches.count} x {job.micro_batches.samples} a GPU"
     for name in ("weights", "gradients", "moments", "average", "judges", "copies", "activations"):
         yield f"  {name}", _size(getattr(memory, name))
     yield "peak memory of a GPU", _size(memory.peak)
-    if memory.host:
+    if has_host:
         yield "on its host", _size(memory.host)
     yield "largest micro-batch", "none fits" if job.largest_micro_batch is None else str(job.largest_micro_batch)
     yield "operations a step", f"{job.step_flops / 1e12:,.3g} TFLOP"

@@ -36,6 +36,12 @@ def test_what_does_not_fit_is_said_plainly_and_check_makes_it_exit_code_1() -> N
     assert CliRunner().invoke(app, ["plan", "--params", str(TINY), *too_large, "--check"]).exit_code == 1
 
 
+def test_a_state_on_the_host_of_one_job_alone_is_in_the_table_and_its_time_is_said_to_be_missing() -> None:
+    said = ask("--gpus", "2", "--set", "train_dit.execution.sharding=full", "--set", "train_dit.execution.cpu_offload=true")
+    assert re.search(r"on its host +0 MiB +[\d.]+ MiB", said)
+    assert "cpu_offload is on for the J-DiT, and its time is not modelled" in said
+
+
 def test_every_figure_is_there_as_json() -> None:
     document = json.loads(ask("--json", "--gpus", "4"))
     assert document["dit"]["memory"]["peak"] > 0
@@ -48,7 +54,7 @@ def test_every_figure_is_there_as_json() -> None:
     [
         (["--gpu", "h2"], r"--gpu h2: must be one of a100-40, .*"),
         (["--mfu", "1.5"], r"--mfu 1.5: must be above 0 and at most 1"),
-        (["--gpus", "5", "--gpus-per-node", "8"], r"batch_size is 4: must be at least the number of processes \(5\)"),
+        (["--gpus", "5", "--gpus-per-node", "8"], r"train_vae\.batch_size is 4: must be at least the number of processes \(5\)"),
         (["--gpus", "12"], r"--gpus 12: more than a node holds must be a multiple of what it holds \(--gpus-per-node 8\)"),
         (["--recipe", "laptop"], r"--recipe laptop and --params .*: give one of the two"),
     ],

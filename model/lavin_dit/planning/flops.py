@@ -4,6 +4,8 @@ What is counted are matrix products and convolutions, as torch.utils.flop_counte
 Never imports torch.
 """
 
+from typing import NamedTuple
+
 from lavin_dit.planning.vae_layers import Volume, decoder_layers, encoder_layers, layer_flops, recomputed_flops
 from lavin_dit.presets import (
     MODULATIONS_PER_SIDE,
@@ -20,16 +22,31 @@ FULL_CHECKPOINTING = "full"
 """The one kind that makes products again; MFU does not count them as work done."""
 
 
+class BlockFlops(NamedTuple):
+    """A block's forward pass over one sample."""
+
+    weights: float
+    """Of products with weights."""
+    attention: float
+    """Of those of tokens with each other."""
+
+
 def dit_flops(shape: DitShape, *, samples: int, prompt_tokens: int, answer_tokens: int) -> float:
     """One forward pass of the J-DiT. Units: tokens of each sample."""
+    block, last = (sum(block_flops(shape, prompt_tokens, answer_tokens, is_last=is_last)) for is_last in (False, True))
+    patches = 2 * (prompt_tokens + 2 * answer_tokens) * PATCH_DIM * shape.dim
+    return float(samples * ((shape.depth - 1) * block + last + patches + 2 * time_weights(shape)))
+
+
+def block_flops(shape: DitShape, prompt_tokens: int, answer_tokens: int, *, is_last: bool) -> BlockFlops:
+    """A block without its modulations; the last one's prompt gives keys and values alone."""
     tokens = prompt_tokens + answer_tokens
     key_value, query_out, feed_forward = token_weights(shape)
-    every_token = key_value + query_out + feed_forward
-    block = 2 * tokens * every_token + 4 * tokens**2 * shape.dim
-    # The last block's prompt gives keys and values alone.
-    last_block = 2 * (answer_tokens * every_token + prompt_tokens * key_value) + 4 * answer_tokens * tokens * shape.dim
-    patches = 2 * (tokens + answer_tokens) * PATCH_DIM * shape.dim
-    return float(samples * ((shape.depth - 1) * block + last_block + patches + 2 * time_weights(shape)))
+    asking = answer_tokens if is_last else tokens
+    return BlockFlops(
+        weights=2.0 * (asking * (query_out + feed_forward) + tokens * key_value),
+        attention=4.0 * asking * tokens * shape.dim,
+    )
 
 
 def token_weights(shape: DitShape) -> tuple[int, int, int]:

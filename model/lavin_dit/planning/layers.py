@@ -8,6 +8,7 @@ from itertools import accumulate
 
 from lavin_dit.planning import dit_activations, vae_activations
 from lavin_dit.planning.dit_activations import Arithmetic, Episodes, Learning
+from lavin_dit.planning.flops import BlockFlops, block_flops
 from lavin_dit.planning.vae_layers import Volume, layer_flops, vae_layers
 from lavin_dit.planning.vae_terms import Judges, judges_of
 from lavin_dit.planning.weights import (
@@ -21,10 +22,11 @@ from lavin_dit.planning.weights import (
     num_weights,
     vae_layer_weights,
 )
-from lavin_dit.planning.workload import largest_episodes
-from lavin_dit.presets import DitShape, VaeShape
+from lavin_dit.planning.workload import episodes_flops, largest_episodes
+from lavin_dit.presets import PATCH_SIZE, SPATIAL_FACTOR, DitShape, VaeShape
 from lavin_dit.training_config import LoraConfig, TrainDitConfig, TrainVaeConfig
 
+SMALLEST = SPATIAL_FACTOR * PATCH_SIZE
 NO_JUDGES = Judges(held=0, gradients=0, largest_gradient=0, distance=0, duel=0)
 
 
@@ -39,7 +41,7 @@ class Layer:
     forward: float
     """Its part of the forward pass's operations, in any unit."""
     learnt: float
-    """That of its weights that are trained."""
+    """What the backward pass takes beyond as many: for the weights that are trained, and for the second factor of what has none."""
     kept: int
     again: int
     """Made again for its backward pass, and gradients at its worst moment."""
@@ -63,8 +65,7 @@ class Network:
     @property
     def backward(self) -> float:
         """Operations of its backward pass, in forwards: 2 where everything is learnt, of what is passed through, and of what is learnt."""
-        both = sum(layer.forward * layer.is_passed + layer.learnt for layer in self.layers)
-        return both / sum(layer.forward for layer in self.layers)
+        return _backward(self.layers)
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,18 @@ def vae_network(config: TrainVaeConfig, *, samples: int, resolution: int, frames
     )
 
 
+def dit_training_flops(config: TrainDitConfig, episodes: Episodes) -> float:
+    """A micro-batch's forward and backward pass through the J-DiT, with gradients of what is learnt alone."""
+    first, *inner, _last = _dit_sizes(config.shape, config.frozen, config.lora)
+    layers = _dit_layers(config, inner, episodes, Arithmetic(config.execution.precision, on_gpu=False), is_passed=first.trained > 0)
+    return (1 + _backward(layers)) * episodes_flops(config, episodes)
+
+
+def vae_passes(config: TrainVaeConfig) -> float:
+    """Forward and backward pass of the ST-VAE on pictures, in forwards: 3 where everything is learnt; without the terms of its loss."""
+    return 1 + vae_network(config, samples=1, resolution=SMALLEST, frames=1, on_gpu=False).backward
+
+
 @lru_cache
 def _dit_sizes(shape: DitShape, frozen: tuple[str, ...], lora: LoraConfig | None) -> tuple[_Sizes, ...]:
     """What comes before the blocks, every modulation, every block, what comes after them."""
@@ -134,14 +147,17 @@ def _dit_layers(
     """Every modulation is made before the first block, and what it keeps is counted with its block."""
     shape, rank = config.shape, config.lora.rank if config.lora else 0
     memories = [(0, 0)] * shape.depth
+    flops = [BlockFlops(2.0 * size.computing, 0.0) for size in sizes[: shape.depth]]
     for index, size in enumerate(sizes[shape.depth :]):
         learning = Learning(linears=size.trained > 0, rank=rank)
-        block = dit_activations.block_memory(shape, episodes, arithmetic, is_last=index + 1 == shape.depth, learning=learning)
+        is_last = index + 1 == shape.depth
+        flops.append(block_flops(shape, episodes.prompt, episodes.answer, is_last=is_last))
+        block = dit_activations.block_memory(shape, episodes, arithmetic, is_last=is_last, learning=learning)
         kept = block.kept_with(config.execution.activation_checkpointing)
         memories.append((kept, block.kept - kept + block.backward))
     return [
-        _layer(size, passed, size.computing, *memory)
-        for size, passed, memory in zip(sizes, _passed(sizes, is_passed=is_passed), memories, strict=True)
+        _layer(size, passed, of.weights, *memory, attention=of.attention)
+        for size, passed, of, memory in zip(sizes, _passed(sizes, is_passed=is_passed), flops, memories, strict=True)
     ]
 
 
@@ -156,9 +172,16 @@ def _vae_layers(config: TrainVaeConfig, pixels: Volume, samples: int, arithmetic
     return layers
 
 
-def _layer(size: _Sizes, is_passed: bool, forward: float, kept: int, again: int) -> Layer:
-    learnt = forward * min(size.trained / size.computing, 1.0)
-    return Layer(size.held, size.trained, is_passed, forward, learnt, kept * is_passed, again * is_passed)
+def _layer(size: _Sizes, is_passed: bool, weights: float, kept: int, again: int, *, attention: float = 0.0) -> Layer:
+    """`weights` and `attention`: operations of the forward pass."""
+    learnt = weights * min(size.trained / size.computing, 1.0) + attention * is_passed
+    return Layer(size.held, size.trained, is_passed, weights + attention, learnt, kept * is_passed, again * is_passed)
+
+
+def _backward(layers: Sequence[Layer]) -> float:
+    """Operations of their backward pass, in forwards."""
+    both = sum(layer.forward * layer.is_passed + layer.learnt for layer in layers)
+    return both / sum(layer.forward for layer in layers)
 
 
 def _passed(sizes: Sequence[_Sizes], *, is_passed: bool) -> list[bool]:

@@ -32,13 +32,13 @@ class Layout:
         """Among how many GPUs one copy of the state is split."""
         return {"none": 1, "full": self.num_gpus, "hybrid": self.gpus_of_node}[execution.sharding]
 
-    def share(self, batch_size: int) -> int:
-        """The most samples of a global batch that one GPU gets.
+    def share(self, batch_size: int, setting: str = "batch_size") -> int:
+        """The most samples of a global batch, that `setting` says, that one GPU gets.
 
         Raises: InputError where a GPU would get none.
         """
         if batch_size < self.num_gpus:
-            raise InputError(f"batch_size is {batch_size}: must be at least the number of processes ({self.num_gpus})")
+            raise InputError(f"{setting} is {batch_size}: must be at least the number of processes ({self.num_gpus})")
         return -(-batch_size // self.num_gpus)
 
 

@@ -11,17 +11,19 @@ from typing import Protocol
 from lavin_dit.config import Config
 from lavin_dit.planning.dataset import DataPlan, latent_bytes, picture_bytes, plan_data
 from lavin_dit.planning.dit_activations import FLOAT32
-from lavin_dit.planning.flops import TRAINING_FACTOR, dit_recomputed, vae_recomputed
+from lavin_dit.planning.flops import dit_recomputed, vae_recomputed
 from lavin_dit.planning.layers import Network, dit_network, vae_network
 from lavin_dit.planning.layout import Layout, MicroBatches
 from lavin_dit.planning.memory import Memory, dit_memory, largest_micro_batch, vae_memory
 from lavin_dit.planning.speeds import Speed, dit_speed, encoding_speed, vae_speed
 from lavin_dit.planning.step_time import Fleet, StepTime, step_time
 from lavin_dit.planning.traffic import Traffic, traffic_of
+from lavin_dit.planning.vae_terms import HELD_COPIES
 from lavin_dit.planning.workload import mean_dit_flops, mean_frames, mean_latent_pictures, mean_vae_flops
 from lavin_dit.training_config import ExecutionConfig, TrainingSection
 
 HOUR_S = 3600.0
+SECTIONS = {"ST-VAE": "train_vae", "J-DiT": "train_dit"}
 
 
 class _SpeedOf(Protocol):
@@ -128,7 +130,7 @@ def plan_vae(config: Config, fleet: Fleet) -> JobPlan:
         num_layers=blocks,
         sample_flops=mean_vae_flops(section, resolution),
         recomputed=vae_recomputed(section.shape, section.execution.activation_checkpointing),
-        sample_bytes=mean_frames(section) * picture_bytes(resolution),
+        sample_bytes=mean_frames(section) * picture_bytes(resolution, config.prepare.difficulty),
     )
 
 
@@ -165,7 +167,7 @@ def _plan_job(
     recomputed: float,
     sample_bytes: float,
 ) -> JobPlan:
-    share = fleet.layout.share(section.batch_size)
+    share = fleet.layout.share(section.batch_size, f"{SECTIONS[job]}.batch_size")
     micro_batches = MicroBatches.of_share(share, section.execution.micro_batch)
     memory = memory_of(micro_batches)
     traffic = traffic_of(
@@ -183,7 +185,7 @@ def _plan_job(
         # What is trained beside the network is so on every GPU.
         updated=network.trained / fleet.layout.shards(section.execution) + network.judges.gradients / FLOAT32,
     )
-    flops = TRAINING_FACTOR * sample_flops * section.batch_size
+    flops = (1 + network.backward) * sample_flops * section.batch_size
     kept = section.checkpoints.keep_last + (1 if section.checkpoints.keep_best else 0)
     every = section.checkpoints.keep_every_steps
     return JobPlan(
@@ -203,7 +205,7 @@ def _plan_job(
         time=time,
         mfu=flops / fleet.layout.num_gpus / time.step_s / fleet.device.peak_flops(section.execution.precision),
         steps=section.steps,
-        checkpoint_bytes=FLOAT32 * (network.weights + 3 * network.trained),
+        checkpoint_bytes=FLOAT32 * (network.weights + 3 * network.trained) + HELD_COPIES * network.judges.gradients,
         checkpoints_kept=kept + (section.steps // every if every else 0),
         read_bytes_a_second=section.batch_size * sample_bytes / time.step_s,
     )

@@ -1,6 +1,7 @@
 """The J-DiT's objective: flow matching on in-context episodes of latents."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -12,7 +13,8 @@ from lavin_dit.data.shards.shard_set import Member
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.flow import flow_loss, logit_normal_time, path_sample
 from lavin_dit.inference import assemble_prompt, drop_prompt
-from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops
+from lavin_dit.planning.dit_activations import Episodes as Sizes
+from lavin_dit.planning.layers import dit_training_flops
 from lavin_dit.presets import PATCH_SIZE
 from lavin_dit.training.objective import Cost, Losses, Objective, Tally
 from lavin_dit.training_config import TrainDitConfig
@@ -55,6 +57,7 @@ class DitObjective(Objective[Episodes]):
         self.network = network
         self._latents, self._sampler, self._config, self._device = latents, sampler, config, device
         self._tasks = sampler.tasks
+        self._flops = cache(lambda prompt, answer: dit_training_flops(config, Sizes(1, prompt, answer)))
 
     def batch(self, step: int, samples: range) -> Episodes:
         drops = self._sampler.drops(step, self._config.batch_size)
@@ -93,8 +96,8 @@ class DitObjective(Objective[Episodes]):
         num_dropped = int(batch.is_dropped.sum())
         total = Cost(0, 0.0)
         for samples, frames in ((len(batch.time) - num_dropped, batch.prompt.shape[2]), (num_dropped, 1 + num_frames)):
-            flops = dit_flops(self.network.shape, samples=samples, prompt_tokens=frames * frame, answer_tokens=num_frames * frame)
-            total += Cost(samples * (frames + num_frames) * frame, TRAINING_FACTOR * flops)
+            flops = self._flops(frames * frame, num_frames * frame)
+            total += Cost(samples * (frames + num_frames) * frame, samples * flops)
         return total
 
     def _velocity(self, z_t: Tensor, batch: Episodes) -> Tensor:

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -6,16 +7,20 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lavin_dit.config import load_config
 from lavin_dit.dit.j_dit import JDit
+from lavin_dit.planning.dit_activations import Episodes
 from lavin_dit.planning.flops import TRAINING_FACTOR, dit_flops, dit_recomputed, vae_flops, vae_recomputed
+from lavin_dit.planning.layers import dit_training_flops, vae_passes
 from lavin_dit.planning.rehearsal import RehearsedVae, one_picture
 from lavin_dit.presets import DIT_PRESETS, LATENT_CHANNELS, VAE_PRESETS, DitShape
+from lavin_dit.training.finetuning import adapt, freeze
 from lavin_dit.training.objective import Cost, Losses, Objective
 from lavin_dit.training.processes import Processes
 from lavin_dit.training.sharding import LaidOut
-from lavin_dit.training_config import ExecutionConfig
+from lavin_dit.training_config import ExecutionConfig, LoraConfig
 from lavin_dit.vae.st_vae import STVae
 
 TINY = Path(__file__).parents[2] / "tiny.yaml"
+EMBEDDINGS = ("time_embedding", "prompt_embedder", "answer_embedder", "prompt_embed", "answer_embed")
 
 
 class Noised(Objective[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]):
@@ -65,6 +70,31 @@ def test_forward_and_backward_take_three_forwards(size: str) -> None:
     inputs = dit_inputs(samples=2, frames=5, side=16)
     forward = dit_flops(DIT_PRESETS[size], samples=2, prompt_tokens=5 * 64, answer_tokens=64)
     assert counted(lambda: network(*inputs).sum().backward()) == pytest.approx(TRAINING_FACTOR * forward, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"frozen": ("blocks",)}, {"frozen": ("blocks.0", "blocks.1", *EMBEDDINGS)}, {"lora": LoraConfig(rank=2, alpha=4.0)}]
+)
+def test_forward_and_backward_take_less_where_weights_are_frozen(changes: dict[str, Any]) -> None:
+    section = load_config(TINY).train_dit.model_copy(update={"shape": DIT_PRESETS["laptop"]} | changes)
+    network = JDit(section.shape)
+    freeze(network, section.frozen, key="frozen")
+    if section.lora:
+        adapt(network, section.lora, torch.Generator())
+    network.to("meta")
+    inputs = dit_inputs(samples=2, frames=5, side=16)
+    planned = dit_training_flops(section, Episodes(2, prompt=5 * 64, answer=64))
+    assert counted(lambda: network(*inputs).sum().backward()) == pytest.approx(planned, rel=0.05)
+
+
+@pytest.mark.parametrize("frozen", [(), ("encoder",), ("decoder",)])
+def test_so_does_the_st_vae(frozen: tuple[str, ...]) -> None:
+    section = load_config(TINY).train_vae.model_copy(update={"shape": VAE_PRESETS["laptop"], "frozen": frozen})
+    network = STVae(section.shape)
+    freeze(network, frozen, key="frozen")
+    pixels, noise = torch.zeros(1, 3, 1, 32, 32), torch.zeros(1, LATENT_CHANNELS, 1, 4, 4)
+    forward = sum(vae_flops(section.shape, samples=1, frames=1, height=32, width=32))
+    assert counted(lambda: network(pixels, noise)[0].sum().backward()) == pytest.approx(vae_passes(section) * forward, rel=0.05)
 
 
 @pytest.mark.parametrize("frames", [1, 5, 9])
