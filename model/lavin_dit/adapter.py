@@ -1,6 +1,5 @@
 """The authors' weights in our names, and ours in theirs: renames only, no number changes."""
 
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,7 +14,7 @@ from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError
 from lavin_dit.presets import DIT_PRESETS, VAE_PRESETS, DitShape, VaeShape
 from lavin_dit.vae.st_vae import STVae
-from lavin_dit.weights import RELEASED_STATISTICS, TrainedVae
+from lavin_dit.weights import CONTENT_ERRORS, RELEASED_STATISTICS, TrainedVae
 
 RELEASED_RESOLUTION = 512
 """Pixels a side of the last stage of the authors' training."""
@@ -127,8 +126,7 @@ def load_authors_dit(path: Path, shape: DitShape = DIT_PRESETS["3.4B"]) -> JDit:
 def _state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    # torch's restricted reader meets damaged bytes with any of these.
-    except (OSError, RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError) as error:
+    except (OSError, *CONTENT_ERRORS) as error:
         raise InputError(f"{path}: cannot be read as the authors' ST-VAE ({_line(error)})") from error
     state = content.get("state_dict") if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):

@@ -196,6 +196,15 @@ class Config(Section):
     promote: PromoteConfig
 
     @model_validator(mode="after")
+    def _pictures_can_be_halved(self) -> Self:
+        if self.train_vae.adversarial:
+            try:
+                self.train_vae.adversarial.check_side(self.prepare.resolution)
+            except ValueError as error:
+                raise ValueError(f"train_vae.{error}") from error
+        return self
+
+    @model_validator(mode="after")
     def _clips_are_rendered(self) -> Self:
         clips, prepare = self.train_vae.clips, self.prepare
         if self.train_dit.clips and prepare.clip_frames == 1:

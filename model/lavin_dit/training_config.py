@@ -77,7 +77,7 @@ class CheckpointConfig(Section):
     """Checkpoints of these steps stay for good; null for none."""
     keep_best: bool
     """Whether the one with the lowest loss since the checkpoint before stays."""
-    location: str | None
+    location: Annotated[str, Field(min_length=1)] | None
     """A folder, or an s3:// address, that outlives the step's own folder; null for that folder."""
 
 
@@ -138,7 +138,14 @@ class AdversarialConfig(Section):
     width: Positive
     """Channels of the discriminator's first layer."""
     num_layers: Positive
+    """Each halves the picture."""
     learning_rate: PositiveReal
+
+    def check_side(self, side: int) -> None:
+        """Raises: ValueError where a picture of a side cannot be halved so often."""
+        if side >> self.num_layers == 0:
+            largest = side.bit_length() - 1
+            raise ValueError(f"adversarial.num_layers is {self.num_layers}: must be at most {largest}, each halves {side} pixels")
 
 
 class ClipsConfig(Section):
@@ -169,6 +176,13 @@ class TrainVaeConfig(TrainingSection):
     adversarial: AdversarialConfig | None
     clips: ClipsConfig | None
     num_reconstructions: NotNegative
+
+    @model_validator(mode="after")
+    def _stages_begin(self) -> Self:
+        for name, stage in (("adversarial", self.adversarial), ("clips", self.clips)):
+            if stage and stage.first_step >= self.steps:
+                raise ValueError(f"{name}.first_step is {stage.first_step}: must be below steps ({self.steps})")
+        return self
 
 
 class LoraConfig(Section):

@@ -1,12 +1,15 @@
 """Weights on disk: a folder with weights.safetensors and model.json, never a pickle."""
 
 import os
+import pickle
 import re
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -19,6 +22,19 @@ from lavin_dit.vae.st_vae import STVae
 
 WEIGHTS_FILE = "weights.safetensors"
 MODEL_FILE = "model.json"
+
+CONTENT_ERRORS = (
+    RuntimeError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    AssertionError,
+    struct.error,
+    pickle.UnpicklingError,
+)
+"""torch's restricted reader meets damaged bytes with any of these."""
 
 OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
@@ -97,6 +113,12 @@ def load_dit(folder: Path) -> JDit:
     module = JDit(_read_facts(folder, _DitFacts).shape)
     _fill(module, folder)
     return module
+
+
+def are_numbers(tensor: Tensor) -> bool:
+    """Whether it holds finite real numbers and nothing else: what a network can be filled with."""
+    is_plain = tensor.layout is torch.strided and not tensor.is_meta and tensor.is_floating_point()
+    return is_plain and bool(tensor.float().isfinite().all())
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -54,6 +54,7 @@ REFUSALS = {
     "export.sampling.num_pairs=0": "export.sampling: num_pairs is 0: must be at least 1",
     "gate.bounds={depth/abs_rel: {}}": "gate.bounds.depth/abs_rel: a gate needs min, max, or both",
     "gate.bounds={depth/abs_rel: {max: .nan}}": "gate.bounds.depth/abs_rel.max is nan: input should be a finite number",
+    "train_dit.checkpoints.location=''": "train_dit.checkpoints.location is '': string should have at least 1 character",
     "gate.against=production": "gate.against is 'production': string should match pattern",
     "train_dit=5": "train_dit is 5: ",
     "train_dit.steps.more=5": "--set train_dit.steps.more=5: train_dit.steps is 2400, not a section",

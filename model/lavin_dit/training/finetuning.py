@@ -3,7 +3,6 @@
 import difflib
 import importlib
 import math
-import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,11 @@ from lavin_dit.hashing import file_sha256
 from lavin_dit.section import WeightsFile
 from lavin_dit.training_config import LoraConfig, TrainingSection
 from lavin_dit.vae.st_vae import STVae
-from lavin_dit.weights import WEIGHTS_FILE
+from lavin_dit.weights import CONTENT_ERRORS, WEIGHTS_FILE, are_numbers
 
 ADAPTER = "default"
 """The library's name of an adapter that has none."""
 BASE = ".base_layer."
-CONTENT_ERRORS = (RuntimeError, EOFError, LookupError, TypeError, ValueError, AttributeError, pickle.UnpicklingError)
-"""torch's restricted reader meets damaged bytes with any of these."""
 
 State = dict[str, Tensor]
 
@@ -125,7 +122,7 @@ def _read(file: Path, key: str) -> State:
     except CONTENT_ERRORS as error:
         raise InputError(f"{key}.path is {file}: is neither a safetensors file nor one of torch that holds tensors alone") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in state.items()):
         raise InputError(f"{key}.path is {file}: must hold tensors by name, at its top or under `state_dict`")
     return state
 
@@ -158,6 +155,8 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: st
         if tensor.shape != expected[name].shape:
             must = tuple(expected[name].shape)
             raise InputError(f"{what}: {name} is {tuple(tensor.shape)}, must be {must} for this shape")
+        if not are_numbers(tensor):
+            raise InputError(f"{what}: {name} holds values that are no finite numbers")
 
 
 def _more(names: Iterable[str]) -> str:

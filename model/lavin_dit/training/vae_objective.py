@@ -13,12 +13,13 @@ from lavin_dit.data.reading.shard_windows import ShardWindows, WholeSet
 from lavin_dit.data.shards.shard_set import Member, ShardSet
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
-from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
+from lavin_dit.planning.flops import vae_flops
+from lavin_dit.planning.layers import vae_passes
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import terms_flops
 from lavin_dit.presets import latent_shape
 from lavin_dit.training.objective import Adversary, Cost, Losses, Objective
-from lavin_dit.training_config import ClipsConfig, TrainVaeConfig
+from lavin_dit.training_config import AdversarialConfig, ClipsConfig, TrainVaeConfig
 from lavin_dit.vae.adversarial import fight, pull_norm, slope_of
 from lavin_dit.vae.balance import ADVERSARIAL_PULL, RECONSTRUCTION_PULL, Balance
 from lavin_dit.vae.discriminator import PatchDiscriminator
@@ -62,11 +63,13 @@ class VaeObjective(Objective[Pictures]):
             raise InputError(f"{shards.folder}: holds no pictures to train on; set prepare.num_{shards.folder.name}_scenes above 0")
         if config.clips:
             check_clips(shards, config.clips)
+        if config.adversarial:
+            _check_halvings(shards, config.adversarial)
         self.network = network
         self.perceptual = perceptual_term(config.perceptual)
         self.discriminator = _make_discriminator(config)
         self.balance = Balance()
-        self._config, self._device = config, device
+        self._config, self._device, self._passes = config, device, vae_passes(config)
         self._loader = PictureLoader(shards, num_threads=DECODING_THREADS)
         self._streams = _streams(shards, config, cache)
 
@@ -96,7 +99,7 @@ class VaeObjective(Objective[Pictures]):
 
     def cost(self, batch: Pictures) -> Cost:
         samples, _, frames, height, width = batch.pixels.shape
-        network = TRAINING_FACTOR * sum(vae_flops(self._config.shape, samples=samples, frames=frames, height=height, width=width))
+        network = self._passes * sum(vae_flops(self._config.shape, samples=samples, frames=frames, height=height, width=width))
         terms = samples * terms_flops(self._config, Volume(frames, height, width))
         return Cost(tokens=batch.noise[:, 0].numel(), flops=network + terms)
 
@@ -185,6 +188,13 @@ def check_clips(shards: ShardSet, clips: ClipsConfig) -> None:
         )
     if clips.frames > shards.clip_frames:
         raise InputError(f"train_vae.clips.frames is {clips.frames}: the clips in {shards.folder} have {shards.clip_frames} frames")
+
+
+def _check_halvings(shards: ShardSet, adversarial: AdversarialConfig) -> None:
+    try:
+        adversarial.check_side(shards.resolution)
+    except ValueError as error:
+        raise InputError(f"train_vae.{error} ({shards.folder})") from error
 
 
 def _make_discriminator(config: TrainVaeConfig) -> PatchDiscriminator | None:

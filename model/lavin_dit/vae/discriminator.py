@@ -62,5 +62,5 @@ class PatchDiscriminator(nn.Module):
 
 
 def _groups(width: int) -> int:
-    """As many groups as a width can be split into, up to the usual number."""
-    return next(groups for groups in range(min(NORM_GROUPS, width), 0, -1) if width % groups == 0)
+    """As many groups as a width can be split into, up to the usual number; of two channels at least, since one value has no spread."""
+    return next(groups for groups in range(max(1, min(NORM_GROUPS, width // 2)), 0, -1) if width % groups == 0)

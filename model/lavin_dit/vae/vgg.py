@@ -4,7 +4,6 @@ Source: Simonyan and Zisserman, 2015 (the network); Zhang et al., The unreasonab
 2018 (which features, their scaling, and the weights of their channels).
 """
 
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
 from lavin_dit.presets import VGG_STAGES
 from lavin_dit.section import WeightsFile
-from lavin_dit.weights import WEIGHTS_FILE
+from lavin_dit.weights import CONTENT_ERRORS, WEIGHTS_FILE, are_numbers
 
 MEAN, DEVIATION = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 """Of the training pictures' channels, where values lie in [-1, 1]."""
@@ -71,7 +70,7 @@ def load_vgg(file: WeightsFile) -> Vgg16:
     for number, convolution in zip(_positions(), vgg.convolutions, strict=True):
         for kind, weight in convolution.named_parameters():
             _fill(weight, tensors, f"features.{number}.{kind}", path)
-    if any(name.startswith("lin") for name in tensors):
+    if any(str(name).startswith("lin") for name in tensors):
         for index, weights in enumerate(vgg.channel_weights):
             _fill(weights.view(1, -1, 1, 1), tensors, f"lin{index}.model.1.weight", path)
     return vgg
@@ -100,7 +99,7 @@ def _checked_path(file: WeightsFile) -> Path:
 def _read(path: Path) -> Mapping[str, object]:
     try:
         read = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except (OSError, SafetensorError, *CONTENT_ERRORS) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read as weights without running code ({reason}): use .safetensors, .pth or .pt") from error
     if not isinstance(read, Mapping):
@@ -115,4 +114,6 @@ def _fill(weight: Tensor, tensors: Mapping[str, object], name: str, path: Path) 
         raise InputError(f"{path}: has no {name}: must hold VGG16 in torchvision's layout")
     if found.shape != weight.shape:
         raise InputError(f"{path}: its {name} is {tuple(found.shape)}: VGG16's is {tuple(weight.shape)}")
+    if not are_numbers(found):
+        raise InputError(f"{path}: its {name} holds values that are no finite numbers")
     weight.copy_(found)

@@ -1,5 +1,6 @@
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -94,10 +95,36 @@ def test_code_in_a_file_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert not (tmp_path / "sprung").exists()
 
 
+def test_tensors_without_names_are_refused(tmp_path: Path) -> None:
+    torch.save({0: torch.ones(1)}, tmp_path / "stvae.pt")
+    with pytest.raises(InputError, match="must hold tensors by name"):
+        begin_from(st_vae(0), named(tmp_path / "stvae.pt"), key=KEY)
+
+
+@pytest.mark.parametrize("error", [AssertionError("storage key"), struct.error("unpack")])
+def test_whatever_the_reader_meets_damaged_bytes_with_is_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "stvae.pt").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="is neither a safetensors file nor one of torch that holds tensors alone"):
+        begin_from(st_vae(0), named(tmp_path / "stvae.pt"), key=KEY)
+
+
 def changed(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
     if change == "missing":
         return {name: tensor for name, tensor in state.items() if name != "prompt_embed"}
-    return state | ({"more": torch.ones(1)} if change == "extra" else {"prompt_embed": torch.ones(2)})
+    embed = state["prompt_embed"]
+    changes = {
+        "extra": {"more": torch.ones(1)},
+        "another shape": {"prompt_embed": torch.ones(2)},
+        "no number": {"prompt_embed": torch.full_like(embed, torch.nan)},
+        "whole numbers": {"prompt_embed": embed.int()},
+    }
+    return state | changes[change]
 
 
 @pytest.mark.parametrize(
@@ -106,6 +133,8 @@ def changed(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
         ("missing", "lacks prompt_embed, which a network of this shape has"),
         ("extra", "holds more, which a network of this shape does not have"),
         ("another shape", r"prompt_embed is \(2,\), must be \(1, \d+\) for this shape"),
+        ("no number", "prompt_embed holds values that are no finite numbers"),
+        ("whole numbers", "prompt_embed holds values that are no finite numbers"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(change: str, sentence: str, tmp_path: Path) -> None:

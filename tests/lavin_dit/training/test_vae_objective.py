@@ -320,3 +320,9 @@ def test_the_cost_counts_latents_and_every_network_that_takes_part(shards: Shard
     adversarial = config_of(*FULL_RECIPE).adversarial
     assert adversarial is not None
     assert extra == pytest.approx(7 * 6 * discriminator_flops(adversarial, Volume(frames, 16, 16)))
+
+
+def test_a_discriminator_that_halves_too_often_is_refused(shards: ShardSet) -> None:
+    deep = "train_vae.adversarial={weight: 0.5, first_step: 0, width: 4, num_layers: 5, learning_rate: 1.0e-3}"
+    with pytest.raises(InputError, match=r"^train_vae\.adversarial\.num_layers is 5: must be at most 4, each halves 16 pixels"):
+        make(shards, deep)

@@ -118,3 +118,8 @@ def test_a_little_training_tells_real_pictures_from_smooth_ones() -> None:
     with torch.no_grad():
         scores = per_sample(discriminator(real)), per_sample(discriminator(smooth))
     assert scores[0].min() > scores[1].max() + 0.5
+
+
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_a_narrow_one_scores_a_single_picture_down_to_its_last_pixel(width: int) -> None:
+    assert make(width, 4)(draw(1, 3, 1, 16, 16)).shape == (1, 1, 1, 1)

@@ -1,4 +1,5 @@
 import logging
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,6 +128,10 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Tensor], Path], object], str]] = {
         lambda tensors, path: torch.save({**tensors, "features.0.weight": torch.zeros(64, 3, 5, 5)}, path),
         r"its features\.0\.weight is \(64, 3, 5, 5\): VGG16's is \(64, 3, 3, 3\)",
     ),
+    "no number": (
+        lambda tensors, path: torch.save({**tensors, "features.0.bias": torch.full((64,), torch.nan)}, path),
+        r"its features\.0\.bias holds values that are no finite numbers",
+    ),
     "code": (lambda _, path: torch.save(Stranger(), path), r"cannot be read as weights without running code"),
     "no weights": (lambda _, path: path.write_bytes(b"<html>not found</html>"), r"cannot be read as weights without running code"),
     "a list": (lambda _, path: torch.save([torch.zeros(1)], path), r"holds a list: must map names to weights"),
@@ -143,6 +148,19 @@ def test_a_file_with_something_else_is_refused_by_name(damage: str, tensors: dic
     with pytest.raises(InputError, match=rf"vgg16\.pth: {message}") as refused:
         load_vgg(named(path))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("error", [IndexError("0"), AttributeError("1"), TypeError("2"), AssertionError("3"), struct.error("4")])
+def test_whatever_the_reader_meets_damaged_bytes_with_is_one_sentence(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_args: object, **_settings: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "vgg16.pth").write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"vgg16\.pth: cannot be read as weights without running code"):
+        load_vgg(named(tmp_path / "vgg16.pth"))
 
 
 def test_another_hash_and_an_absent_file_are_refused(tmp_path: Path) -> None:
