@@ -1,5 +1,6 @@
 """Access to S3 storage: a prefix in a bucket, and one sentence for whatever it refuses."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 from lavin_dit.errors import FULL_DISK, InputError, StorageError
 
 SCHEME = "s3://"
+BUCKET_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}|arn:.+")
 CONNECT_TIMEOUT_S, READ_TIMEOUT_S = 10, 60
 
 
@@ -24,6 +26,11 @@ class Bucket:
         self._setting = setting
         if not url.startswith(SCHEME) or not self.root:
             raise InputError(f"{setting} is {url}: must be a folder, or s3:// and a bucket, such as s3://bucket/prefix")
+        bucket = self.root.partition("/")[0]
+        if not BUCKET_NAME.fullmatch(bucket):
+            raise InputError(
+                f"{setting} is {url}: the bucket's name {bucket} may hold letters, digits, dots, hyphens and underscores alone"
+            )
         self._opened: Any = None
 
     def address(self, *name: str) -> str:
@@ -79,6 +86,10 @@ class Bucket:
             if is_the_disks(error):
                 raise
             raise StorageError(f"{self.url}: cannot be reached ({one_line(error)}); try again when it answers") from error
+        except ValueError as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{self.url}: cannot be asked ({one_line(error)}); see AWS_ENDPOINT_URL and {self._setting}") from error
 
 
 def is_the_disks(error: Exception) -> bool:

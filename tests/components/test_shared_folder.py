@@ -1,4 +1,6 @@
+import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -100,6 +102,54 @@ def test_checkpoints_of_an_earlier_version_are_not_wiped_either(inputs: dict[str
     (tmp_path / ".vae.partial.key").write_text("0123abcd")
     with pytest.raises(InputError, match=r"another run \(one of an earlier version\)"):
         steps_found(tmp_path / "vae", inputs)
+
+
+def test_a_run_whose_checkpoints_lie_elsewhere_does_not_begin_anew(inputs: dict[str, Path], tmp_path: Path) -> None:
+    target, mounted = tmp_path / "out" / "vae", tmp_path / "mounted"
+    begin(target, inputs)
+    elsewhere = f"train_vae.checkpoints.location={mounted}"
+    own = partial_of(target) / CHECKPOINTS
+    with pytest.raises(InputError, match=rf"^checkpoints\.location is {mounted}: the checkpoints of this run lie in {own}, up to step 2: "):
+        steps_found(target, inputs, elsewhere)
+    (own / "step-00000002").rename(mounted / "step-00000002")
+    begin(target, inputs, elsewhere, saves=False)
+    with pytest.raises(InputError, match=rf"^checkpoints\.location is null: the checkpoints of this run lie in {mounted}, up to step 2: "):
+        steps_found(target, inputs)
+    assert (mounted / "step-00000002").is_dir()
+    assert steps_found(target, inputs, elsewhere) == []
+
+
+def test_a_location_that_cannot_be_written_to_is_refused_before_training(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, os.strerror(30))
+
+    (tmp_path / "mounted").mkdir()
+    monkeypatch.setattr("components.folders.fcntl.flock", refuse)
+    with pytest.raises(InputError, match=r"^checkpoints\.location is \S+/mounted: cannot be written to \(Read-only file system\)$"):
+        steps_found(tmp_path / "out" / "vae", inputs, f"train_vae.checkpoints.location={tmp_path / 'mounted'}")
+
+
+def test_two_runs_take_turns_at_a_location(inputs: dict[str, Path], tmp_path: Path) -> None:
+    mounted = f"train_vae.checkpoints.location={tmp_path / 'mounted'}"
+    other = threading.Thread(target=begin, args=(tmp_path / "b" / "vae", inputs, mounted, "train_vae.seed=5"), kwargs={"saves": False})
+    with suppress(KilledError), shared_folder(tmp_path / "a" / "vae", config_of(mounted), inputs, ALONE):
+        other.start()
+        other.join(0.5)
+        assert other.is_alive()
+        raise KilledError
+    other.join(10.0)
+    assert not other.is_alive()
+
+
+@pytest.mark.parametrize("path", ["out/vae", "out/vae/weights.safetensors"])
+def test_the_weights_that_a_run_begins_from_are_not_written_over(path: str, inputs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "out" / "vae").mkdir(parents=True)
+    given = f"train_vae.initial_weights={{path: {tmp_path / path}, sha256: '{'0' * 64}'}}"
+    with pytest.raises(InputError, match=r"^initial_weights\.path is \S+: lies where this step writes its own weights"):
+        steps_found(tmp_path / "out" / "vae", inputs, given)
+    assert (tmp_path / "out" / "vae").is_dir()
 
 
 def test_where_a_weights_file_lies_is_no_part_of_a_run(inputs: dict[str, Path]) -> None:

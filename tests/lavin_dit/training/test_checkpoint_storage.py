@@ -149,3 +149,14 @@ def test_storage_that_does_not_answer_is_one_sentence(tmp_path: Path, monkeypatc
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StorageError, match=rf"^{URL}: cannot be reached \(.*\); try again when it answers$"):
         remote(tmp_path)
+
+
+def test_a_name_that_no_bucket_has_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^checkpoints\.location is s3://no bucket!/runs: the bucket's name no bucket! may hold letters"):
+        restored(tmp_path, location="s3://no bucket!/runs")
+
+
+def test_an_endpoint_that_is_no_address_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "storage.example")
+    with pytest.raises(InputError, match=rf"^{URL}: cannot be asked \(Invalid endpoint: storage\.example\); see AWS_ENDPOINT_URL and"):
+        remote(tmp_path)
