@@ -41,12 +41,15 @@ class Variations:
         return [section_to_json(section) for section in self.questions.values()]
 
 
-def vary(train_dit: TrainDitConfig, evaluate: EvaluateConfig, *, sizes: Sequence[str], num_pairs: Iterable[float]) -> Variations:
+def vary(train_dit: TrainDitConfig, evaluate: EvaluateConfig, *, sizes: Sequence[str], num_pairs: Iterable[object]) -> Variations:
     """The sections of a study.
 
     Raises: InputError naming the size or the number of pairs, and what is allowed.
     """
     counts = [_count(number, at_most=evaluate.sampling.num_pairs) for number in num_pairs]
+    for size in sizes:
+        if not isinstance(size, str):
+            raise InputError(f"sizes holds {json.dumps(size)}: must read DEPTHxWIDTH, such as {SIZES[0]}")
     for name, values in (("sizes", list(sizes)), ("num_pairs", counts)):
         if not values or len(set(values)) < len(values):
             raise InputError(f"{name} is {json.dumps(values)}: needs one or more values, and each but once")
@@ -82,10 +85,12 @@ def held_out_tasks(section: TrainDitConfig) -> tuple[str, ...]:
     return tuple(sorted(task for task, weight in section.task_weights.items() if weight == 0))
 
 
-def _count(number: float, *, at_most: int) -> int:
-    if number != int(number) or not 0 <= number <= at_most:
+def _count(number: object, *, at_most: int) -> int:
+    # A cluster's list may hold anything, and its numbers are floats.
+    if isinstance(number, bool) or not isinstance(number, int | float) or not (0 <= number <= at_most and number == int(number)):
+        shown = f"{number:g}" if isinstance(number, float) else json.dumps(number)
         raise InputError(
-            f"num_pairs holds {number:g}: must be a whole number from 0 to evaluate.sampling.num_pairs ({at_most}), for which the "
+            f"num_pairs holds {shown}: must be a whole number from 0 to evaluate.sampling.num_pairs ({at_most}), for which the "
             "data are checked"
         )
     return int(number)

@@ -1,6 +1,7 @@
 """Step of a study: puts its models side by side, and writes figures, drawings and a summary."""
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,9 @@ def _summary_of(document: Mapping[str, Any], group: str) -> list[str]:
 
 
 def _shown(cell: Mapping[str, Any]) -> str:
-    return f"{cell['mean']:.4f} ± {cell['error']:.4f}"
+    # One scene has no spread.
+    error = f" ± {cell['error']:.4f}" if math.isfinite(cell["error"]) else ""
+    return f"{cell['mean']:.4f}{error}"
 
 
 def _judge(step: str, steps: Sequence[Mapping[str, Any]]) -> str:

@@ -3,13 +3,17 @@
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from components.folders import read_json
 from components.run_request import run_folder
+from lavin_dit.errors import InputError
 from pipelines.arguments import check_name, seed_overrides
+
+if TYPE_CHECKING:
+    from lavin_dit.config import Config
 
 RECIPE = "study"
 NAME = "study"
@@ -52,6 +56,8 @@ def study(
     file = params_file(params, recipe or (RECIPE if params is None else None))
     values = [*(overrides or []), *seed_overrides(seed)]
     config = load_config(file, values)
+    if as_experiments:
+        _check_experiments(config)
     sizes, num_pairs = sizes or list(SIZES), num_pairs or list(NUM_PAIRS)
     variations = vary(config.train_dit, config.evaluate, sizes=sizes, num_pairs=num_pairs)
     if as_experiments:
@@ -59,6 +65,21 @@ def study(
             typer.echo(shlex.join(["dvc", "exp", "run", "--queue", *arguments, "evaluate"]))
         return
     _run(file.read_text(encoding="utf-8"), values, Path("runs") / name, sizes=sizes, num_pairs=num_pairs, processes=processes, raw=raw)
+
+
+def _check_experiments(config: "Config") -> None:
+    """DVC's experiments begin with params.yaml, whatever this command was told.
+
+    Raises: InputError where that is another study.
+    """
+    from components.recipes import DEFAULT_PARAMS
+    from lavin_dit.config import load_config
+
+    if load_config(DEFAULT_PARAMS) != config:
+        raise InputError(
+            f"--dvc: experiments begin with {DEFAULT_PARAMS}, which says something else: make it the recipe that is to be studied, "
+            "with what --set and --seed change, and commit it"
+        )
 
 
 def _run(

@@ -1,6 +1,7 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,9 +61,14 @@ def test_two_tasks_are_held_out_and_others_of_their_kind_are_not(config: Config)
         (["2x48"], [9], r"num_pairs holds 9: must be a whole number from 0 to evaluate.sampling.num_pairs \(8\)"),
         (["2x48"], [-1], r"num_pairs holds -1"),
         (["2x48"], [0.5], r"num_pairs holds 0.5"),
+        (["2x48"], ["1"], r'num_pairs holds "1": must be a whole number'),
+        (["2x48"], [None], r"num_pairs holds null"),
+        (["2x48"], [float("inf")], r"num_pairs holds inf"),
+        ([248], [0], r"sizes holds 248: must read DEPTHxWIDTH"),
+        ([["2x48"]], [0], r'sizes holds \["2x48"\]: must read'),
     ],
 )
-def test_what_cannot_be_varied_is_refused_in_a_sentence(config: Config, sizes: list[str], num_pairs: list[float], sentence: str) -> None:
+def test_what_cannot_be_varied_is_refused_in_a_sentence(config: Config, sizes: list[Any], num_pairs: list[Any], sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         vary(config.train_dit, config.evaluate, sizes=sizes, num_pairs=num_pairs)
 

@@ -128,6 +128,13 @@ def test_a_mistake_is_one_line_before_anything_is_done(more: str, sentence: str,
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize("more", ["", "--params params.yaml --seed 7", "--params params.yaml --set train_dit.steps=2"])
+def test_experiments_that_would_not_hold_what_was_asked_for_are_refused(more: str, tmp_path: Path) -> None:
+    shutil.copy(TINY, tmp_path / "params.yaml")
+    said = call(tmp_path, f"lavin study --dvc --size 2x48 --pairs 0 {more}", code=2)
+    assert re.fullmatch(r"lavin: error: --dvc: experiments begin with params\.yaml, which says something else: .*\n", said)
+
+
 @pytest.fixture(scope="module")
 def document() -> dict[str, Any]:
     return compile_for("registry.example/lavin@sha256:0123", volume="shared", pipeline="study").pipeline
