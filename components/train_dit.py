@@ -1,7 +1,7 @@
 """Step: trains the J-DiT on in-context episodes of latents that are encoded once."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -9,15 +9,16 @@ import torch
 from components.folders import write_json
 from components.shared_folder import identity_under_way, shared_folder
 from lavin_dit.data.episodes import EpisodeSampler, EpisodeShape, EpisodeWeights
-from lavin_dit.data.latents import encode_shards
+from lavin_dit.data.latents import LatentStore, encode_shards
 from lavin_dit.data.reading.remote_shards import OpenShards, open_shards
 from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.task import Medium
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.presets import latent_shape
 from lavin_dit.training.dit_objective import DitObjective
+from lavin_dit.training.exporter import asked_address
 from lavin_dit.training.finetuning import adapt, begin, merge
-from lavin_dit.training.fit import fit, forget
+from lavin_dit.training.fit import fit, forget, watch
 from lavin_dit.training.processes import Processes, join_processes
 from lavin_dit.training_config import TrainDitConfig
 from lavin_dit.weights import load_vae, save_dit
@@ -49,9 +50,22 @@ def run(config: TrainDitConfig, inputs: Mapping[str, Path], outputs: Mapping[str
 
 def _objective(config: TrainDitConfig, opened: OpenShards, vae: Path, processes: Processes, folder: Path) -> DitObjective:
     sampler = _sampler(config, opened.shards)
+    # Before the latents are encoded, which takes long: weights and addresses that do not fit are refused at once.
+    network = _network(config)
+    asked_address()
+    return DitObjective(network, _latents(config, opened, vae, processes, folder, sampler.media), sampler, config, processes.device)
+
+
+def _latents(
+    config: TrainDitConfig, opened: OpenShards, vae: Path, processes: Processes, folder: Path, media: Collection[Medium]
+) -> LatentStore:
     (folder / "latents").mkdir(exist_ok=True)
-    latents = encode_shards(opened.shards, load_vae(vae), processes, folder / "latents", media=sampler.media, cache=opened.cache)
-    return DitObjective(_network(config), latents, sampler, config, processes.device)
+    trained = load_vae(vae)
+    with watch(config, processes, folder) as watchdog:
+        watchdog.at(0, "encoding")
+        return encode_shards(
+            opened.shards, trained, processes, folder / "latents", media=media, cache=opened.cache, on_batch=watchdog.advance
+        )
 
 
 def _sampler(config: TrainDitConfig, shards: ShardSet) -> EpisodeSampler:

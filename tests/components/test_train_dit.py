@@ -2,6 +2,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,15 @@ from components import train_vae
 from components.entry import clear_errors
 from components.train_dit import run
 from lavin_dit.config import load_config
+from lavin_dit.data.latents import LatentStore, encode_shards
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
+from lavin_dit.training.exporter import PORT_VARIABLE
+from lavin_dit.training.heartbeats import heartbeat_file
 from lavin_dit.training.history import read_history
 from lavin_dit.training_config import TrainDitConfig
 from lavin_dit.weights import load_dit
+from tests.lavin_dit.training.tiny_runs import wait_until
 
 TINY = Path(__file__).parents[1] / "tiny.yaml"
 LONG = ["train_dit.steps=200", "train_dit.checkpoints.every_steps=10"]
@@ -101,6 +106,21 @@ def test_training_that_diverges_is_one_line(inputs: dict[str, Path], tmp_path: P
     assert not (tmp_path / "dit").exists()
 
 
+def test_what_the_first_of_two_processes_refuses_is_one_sentence(
+    inputs: dict[str, Path], tmp_path: Path, command_of: Callable[..., list[str]]
+) -> None:
+    checkpoint = tmp_path / ".dit.partial" / "checkpoints" / "step-00000002"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "complete.json").touch()
+    (tmp_path / ".dit.partial.key").write_text("of an earlier version")
+    command = command_of("train_dit", inputs, tmp_path / "dit", [], "--processes", "2")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"lavin: error: {tmp_path}/.dit.partial: holds checkpoints of another run ")
+    assert done.stderr.count("\n") == 1
+    assert "Traceback" not in done.stdout
+
+
 def test_inputs_that_do_not_fit_are_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"vae/model\.json: cannot be read"):
         train({**inputs, "vae": tmp_path / "vae"}, tmp_path / "dit")
@@ -144,3 +164,48 @@ def test_other_weights_than_the_hash_says_are_refused(inputs: dict[str, Path], g
     with pytest.raises(InputError, match=r"train_dit\.initial_weights"):
         train(inputs, tmp_path / "dit", from_weights(given).replace("sha256: ", "sha256: 0")[:-2] + "}")
     assert not (tmp_path / "dit").exists()
+
+
+def test_weights_that_do_not_fit_are_refused_before_latents_are_encoded(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"train_dit\.frozen has nothing"):
+        train(inputs, tmp_path / "dit", "train_dit.frozen=[nothing]")
+    assert not (tmp_path / ".dit.partial" / "latents").exists()
+
+
+def test_a_port_that_is_none_is_refused_before_latents_are_encoded(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PORT_VARIABLE, "metrics")
+    with pytest.raises(InputError, match=r"^LAVIN_METRICS_PORT is metrics: must be a port"):
+        train(inputs, tmp_path / "dit")
+    assert not (tmp_path / ".dit.partial" / "latents").exists()
+
+
+def test_the_watchdog_is_there_while_latents_are_encoded(inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def encode(*arguments: Any, **settings: Any) -> LatentStore:
+        settings["on_batch"]()
+        heartbeat = heartbeat_file(tmp_path / ".dit.partial" / "heartbeats", 0)
+        wait_until(lambda: heartbeat.exists() and '"encoding"' in heartbeat.read_text(), "it says where it is")
+        return encode_shards(*arguments, **settings)
+
+    monkeypatch.setattr("components.train_dit.encode_shards", encode)
+    train(inputs, tmp_path / "dit", "train_dit.guard.stall_timeout_s=20")
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_two_processes_adapt_what_one_does(
+    sharding: str, inputs: dict[str, Path], given: Path, tmp_path: Path, command_of: Callable[..., list[str]]
+) -> None:
+    """Updates, their averages and what is frozen, merged from copies or shards."""
+    pytest.importorskip("peft", reason="the extra lora is not installed")
+    overrides = [from_weights(given), "train_dit.lora={rank: 2, alpha: 4.0}", "train_dit.frozen=[blocks.0]", "train_dit.steps=6"]
+    alone = train(inputs, tmp_path / "alone" / "dit", *overrides)
+    layout = [*overrides, f"train_dit.execution.sharding={sharding}", "train_dit.execution.micro_batch=1"]
+    command = command_of("train_dit", inputs, tmp_path / "dit", layout, "--processes", "2")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ours, theirs, before = (load_file(folder / "weights.safetensors") for folder in (tmp_path / "dit", alone, given))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    changed = {name for name, weight in before.items() if not torch.equal(weight, ours[name])}
+    assert changed
+    assert all(name.startswith("blocks.1.") for name in changed)

@@ -7,7 +7,7 @@ and deviation in each channel; `index.safetensors`, written last, has which cont
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import zip_longest
@@ -101,22 +101,29 @@ def encode_shards(
     *,
     media: Collection[Medium] = ("image", "clip"),
     cache: ShardCache | None = None,
+    on_batch: Callable[[], None] | None = None,
 ) -> LatentStore:
     """Encodes each picture and clip once, in parts that the processes share out; parts that a killed run has finished are kept.
 
     Batches are always full, so that latents are the same to the bit for any number of processes, whatever else is in the set. `cache` is
-    what the shards are read through where they are not local.
+    what the shards are read through where they are not local; `on_batch` hears of each batch that this process has encoded.
     """
     indices = [index for medium, index in shards.indices.items() if medium in media]
     parts = [] if (folder / INDEX_FILE).exists() else _cut_parts(indices, folder)
     own = [part for part in parts[processes.rank :: processes.world_size] if not part.path.exists()]
     vae.module.to(processes.device)
     with Progress("encode latents", sum(len(part.rows) for part in own), silent=not processes.is_first) as progress:
+
+        def advance(count: int) -> None:
+            progress.advance(count)
+            if on_batch:
+                on_batch()
+
         for part, following in zip_longest(own, own[1:]):
             shards.close()
             if cache:
                 cache.hold(part.shards, following.shards if following else ())
-            _encode_part(shards, vae, part, processes.device, progress)
+            _encode_part(shards, vae, part, processes.device, advance)
     processes.wait()
     if processes.is_first and parts:
         _write_statistics(parts, vae, folder)
@@ -136,13 +143,13 @@ def _cut_parts(indices: Iterable[ShardIndex], folder: Path) -> list[Part]:
 
 
 @torch.no_grad()
-def _encode_part(shards: ShardSet, vae: TrainedVae, part: Part, device: torch.device, progress: Progress) -> None:
+def _encode_part(shards: ShardSet, vae: TrainedVae, part: Part, device: torch.device, advance: Callable[[int], None]) -> None:
     done: list[Moments] = []
     for first in range(0, len(part.rows), part.batch_size):
         rows = part.rows[first : first + part.batch_size]
         clips = [to_model(shards.frames(part.contents[row])) for row in rows]
         done.append(_encode_batch(vae, torch.stack(clips).to(device), part.batch_size))
-        progress.advance(len(rows))
+        advance(len(rows))
     mean, logvar = torch.cat([moments.mean for moments in done]), torch.cat([moments.logvar for moments in done])
     beside = part.path.with_suffix(".partial")
     save_tensors({"mean": mean, "logvar": logvar}, beside, metadata={"sums": json.dumps(_sums(mean))})

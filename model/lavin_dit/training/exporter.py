@@ -36,9 +36,10 @@ class Exporter:
     def _serve(self, host: str, port: int) -> None:
         try:
             self._serving = start_http_server(port, host, self._registry)
-        except OSError as error:
-            # Training is worth more than being watched.
-            logger.warning("no metrics for Prometheus: %s:%d cannot be listened on (%s)", host, port, error.strerror or error)
+        except (OSError, UnicodeError) as error:
+            # Training is worth more than being watched. What is no name of a host has no encoding, which is told as a UnicodeError.
+            reason = getattr(error, "strerror", None) or error
+            logger.warning("no metrics for Prometheus: %s:%d cannot be listened on (%s)", host, port, reason)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._serving:

@@ -74,6 +74,11 @@ def fit(
         return Fitted(trainer.average.state_dict(), trainer.telemetry.history)
 
 
+def watch(config: TrainingSection, processes: Processes, folder: Path) -> Watchdog:
+    """Ends a run that makes no progress while the context lasts: over the steps, or over what prepares their data."""
+    return Watchdog(folder / HEARTBEATS, processes, config.guard.stall_timeout_s)
+
+
 def forget(folder: Path) -> None:
     """Removes what a run that has ended leaves for nobody."""
     for name in (CHECKPOINTS, HEARTBEATS):
@@ -102,6 +107,8 @@ class _Trainer:
         self.tallies = Tallies(processes)
         self.data_offset = 0
         """How far the data are ahead of the steps: what was passed over on ways back."""
+        self.told: dict[str, Any] = {}
+        """The telemetry's state at the checkpoint that the run continues from."""
         self.losses_since_checkpoint: list[float] = []
         self.must_stop = False
 
@@ -110,9 +117,11 @@ class _Trainer:
         with ExitStack() as stack:
             stack.callback(self.checkpoints.close)
             self.stop_request = stack.enter_context(StopRequest())
-            self.watchdog = stack.enter_context(Watchdog(self.folder / HEARTBEATS, self.processes, self.config.guard.stall_timeout_s))
+            self.watchdog = stack.enter_context(watch(self.config, self.processes, self.folder))
             peak_flops = device_peak_flops(self.processes.device, self.config.execution.precision)
-            self.telemetry = stack.enter_context(Telemetry(job, self.processes, self.folder, resume_at=step, peak_flops=peak_flops))
+            self.telemetry = stack.enter_context(
+                Telemetry(job, self.processes, self.folder, resume_at=step, peak_flops=peak_flops, state=self.told)
+            )
             self.feed = stack.enter_context(Feed(self.objective, self.ranges, self.config.batch_size))
             return stack.pop_all()
 
@@ -127,6 +136,8 @@ class _Trainer:
         self.data_offset = int(facts["data_offset"])
         self.guard.take_up(facts["guard"])
         self.objective.take_up(facts["objective"])
+        # Absent from older checkpoints: the last row has them then.
+        self.told = facts.get("telemetry", {})
         self.losses_since_checkpoint = []
         logger.info("continuing from step %d", step)
         return step
@@ -201,6 +212,7 @@ class _Trainer:
             "data_offset": self.data_offset,
             "guard": self.guard.state(),
             "objective": self.objective.state(),
+            "telemetry": self.telemetry.state(),
         }
         self.checkpoints.save(step, self._tensors(), facts, score=sum(losses) / len(losses) if losses else float("inf"), final=final)
 
@@ -218,6 +230,7 @@ class _Trainer:
             )
         self.guard.num_rollbacks, self.guard.skipped_in_a_row = num_rollbacks, 0
         self.data_offset = position - back
+        self.tallies = Tallies(self.processes)
         self.telemetry.rolled_back(back)
         logger.warning("step %d: too many steps in a row were skipped; going back to step %d and past their data", step, back)
         return back

@@ -16,7 +16,7 @@ MOST_NAMED = 8
 
 
 class Heartbeat(BaseModel):
-    """What a rank says of itself. Units: `age_s` in seconds, by its own clock, since it entered its phase."""
+    """What a rank says of itself. Units: `age_s` in seconds, by its own clock, since it entered its phase or last got on there."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -26,18 +27,27 @@ class Telemetry:
     """A context manager that hears of every step, and has it known.
 
     `job` is `vae` or `dit`. `peak_flops` is what one device can do, in floating-point operations a second; None: unknown, and no MFU is
-    told. `history` holds the rows so far.
+    told. `history` holds the rows so far. `state` is that of the checkpoint that a run continues from.
     """
 
-    def __init__(self, job: str, processes: Processes, folder: Path, *, resume_at: int, peak_flops: float | None = None) -> None:
+    def __init__(
+        self,
+        job: str,
+        processes: Processes,
+        folder: Path,
+        *,
+        resume_at: int,
+        peak_flops: float | None = None,
+        state: Mapping[str, Any] | None = None,
+    ) -> None:
         self.history = History(folder if processes.is_first else None, resume_at=resume_at)
         self._processes = processes
         self._flops_a_second = peak_flops * processes.world_size if peak_flops else None
         self._measures = Measures(job, processes, folder)
         self._exporter = Exporter(self._measures.registry)
         self._throughput = Throughput()
-        self._interval = _Interval()
-        last = self.history.rows[-1] if self.history.rows else {}
+        self._interval = _Interval(state.get("told") if state else None)
+        last = state or (self.history.rows[-1] if self.history.rows else {})
         self._skipped: dict[str, int] = {reason: last.get("skipped_steps", {}).get(reason, 0) for reason in SKIPS}
         self._rollbacks: int = last.get("rollbacks", 0)
         self._checkpoint_step: int | None = resume_at or None
@@ -83,6 +93,13 @@ class Telemetry:
         self._interval = _Interval()
         self.history.drop_after(step)
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint has to keep: what was skipped and gone back on so far, and what the next row is to tell."""
+        return self._counts() | {"told": self._interval.learnt()}
+
+    def _counts(self) -> dict[str, Any]:
+        return {"skipped_steps": dict(self._skipped), "rollbacks": self._rollbacks}
+
     def _mfu(self, rates: Rates) -> float | None:
         return rates.flops / self._flops_a_second if self._flops_a_second and rates.flops else None
 
@@ -101,8 +118,7 @@ class Telemetry:
             "mfu": self._mfu(self._rates),
             "step_s": self._interval.mean_step_s,
             "data_wait_s": self._interval.mean_data_wait_s,
-            "skipped_steps": dict(self._skipped),
-            "rollbacks": self._rollbacks,
+            **self._counts(),
             "last_checkpoint_step": self._checkpoint_step,
             "memory_gib": resident_bytes() / GIB,
             "device_memory_gib": torch.cuda.max_memory_allocated(device) / GIB if device.type == "cuda" else None,
@@ -111,12 +127,17 @@ class Telemetry:
 
 
 class _Interval:
-    """The steps since the last row; `told` is the last of them that was learnt from, or the last of all where none was."""
+    """The steps since the last row; `told` is the last of them that was learnt from, or the last of all where none was.
+
+    It may begin with what `learnt` gave before a restart.
+    """
 
     told: StepReport
 
-    def __init__(self) -> None:
-        self._count, self._has_learnt = 0, False
+    def __init__(self, learnt: Mapping[str, Any] | None = None) -> None:
+        self._count, self._has_learnt = 0, learnt is not None
+        if learnt is not None:
+            self.told = StepReport(**learnt)
         self._step_s = self._data_wait_s = 0.0
 
     def add(self, report: StepReport) -> None:
@@ -127,6 +148,10 @@ class _Interval:
         if is_learnt or not self._has_learnt:
             self.told = report
         self._has_learnt = self._has_learnt or is_learnt
+
+    def learnt(self) -> dict[str, Any] | None:
+        """The last step that was learnt from, as JSON can hold it; None where there was none."""
+        return asdict(self.told) if self._has_learnt else None
 
     @property
     def mean_step_s(self) -> float:

@@ -23,7 +23,7 @@ from lavin_dit.training.heartbeats import (
 )
 from lavin_dit.training.processes import Processes
 
-Phase = Literal["start", "data", "update", "checkpoint"]
+Phase = Literal["start", "encoding", "data", "update", "checkpoint"]
 
 EXIT_CODE = 1
 BEATS_PER_TIMEOUT = 10
@@ -35,6 +35,7 @@ class _Point(NamedTuple):
     moves: int
     step: int
     phase: Phase
+    signs: int = 0
 
 
 class Watchdog:
@@ -78,6 +79,10 @@ class Watchdog:
     def at(self, step: int, phase: Phase) -> None:
         """Says where the main thread is from now on; every rank says the same things in the same order."""
         self._point = _Point(self._point.moves + 1, step, phase)
+
+    def advance(self) -> None:
+        """Says that the main thread gets on where it is; each rank as often as it likes."""
+        self._point = self._point._replace(signs=self._point.signs + 1)
 
     def _judge(self) -> None:
         beat, before = 0, time.monotonic()

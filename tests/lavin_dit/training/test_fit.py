@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lavin_dit.errors import InputError, TrainingDivergedError
 from lavin_dit.training.fit import Fitted, fit
 from lavin_dit.training.history import read_history
-from lavin_dit.training.objective import Adversary, Cost, Losses, Objective
+from lavin_dit.training.objective import Adversary, Cost, Losses, Objective, Tally
 from lavin_dit.training.optimizing import learning_rate
 from lavin_dit.training.processes import Processes
 from lavin_dit.training_config import OptimizerConfig
@@ -142,6 +142,35 @@ def test_a_killed_run_remembers_that_it_went_past_some_data(tmp_path: Path) -> N
     resumed = train(tmp_path / "killed", Line(nan_at=(33, 34, 35)))
     assert all(torch.equal(tensor, resumed.weights[name]) for name, tensor in whole.weights.items())
     assert losses_of(resumed) == losses_of(whole)
+
+
+def test_a_killed_run_remembers_what_it_skipped_and_went_back_on_before_its_checkpoint(tmp_path: Path) -> None:
+    trouble = (12, 33, 34, 35)
+    with pytest.raises(KilledError):
+        train(tmp_path, Line(nan_at=trouble, killed_at=55), log_every_steps=60)
+    # Steps 40 and on, of which the last one has the only row.
+    (row,) = train(tmp_path, Line(nan_at=trouble), log_every_steps=60).history.rows
+    assert (row["skipped_steps"], row["rollbacks"]) == ({"not_finite": 4, "spike": 0}, 1)
+
+
+def test_a_row_of_steps_before_and_after_a_kill_tells_of_the_last_one_that_was_learnt_from(tmp_path: Path) -> None:
+    train(tmp_path / "whole", Line(nan_at=(10, 11)))
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", Line(nan_at=(10, 11), killed_at=15))
+    train(tmp_path / "killed", Line(nan_at=(10, 11)))
+    histories = [(tmp_path / name / "history.csv").read_text() for name in ("whole", "killed")]
+    assert histories[0] == histories[1]
+    assert "\n12," in histories[0]
+
+
+def test_what_led_to_a_way_back_is_in_no_rows_mean(tmp_path: Path) -> None:
+    class Sorted(Line):
+        def forward(self, batch: tuple[Tensor, Tensor]) -> Losses:
+            loss = super().forward(batch).total
+            return Losses(loss, tallies={"task": Tally(("line",), loss.detach()[None], loss.new_ones(1))})
+
+    rows = train(tmp_path, Sorted(nan_at=(33, 34, 35)), log_every_steps=10).history.rows
+    assert all(row["task_losses"]["line"] is not None for row in rows)
 
 
 def test_a_run_that_goes_wrong_again_and_again_is_given_up_and_its_checkpoints_stay(tmp_path: Path) -> None:

@@ -247,6 +247,15 @@ def test_a_port_that_is_taken_costs_a_warning_and_the_port_is_free_afterwards(
         assert scrape(port)["step"] == 9
 
 
+def test_an_address_that_is_none_costs_a_warning_and_no_training(
+    port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv(ADDRESS_VARIABLE, "node..cluster")
+    with Telemetry("dit", ALONE, tmp_path, resume_at=0) as telemetry:
+        telemetry.step(report(1))
+    assert f"no metrics for Prometheus: node..cluster:{port} cannot be listened on" in caplog.text
+
+
 @pytest.mark.parametrize("value", ["metrics", "0", "70000", "-1"])
 def test_a_port_that_is_none_is_a_mistake(value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PORT_VARIABLE, value)

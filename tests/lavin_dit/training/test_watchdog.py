@@ -155,6 +155,15 @@ def test_every_rank_names_the_one_that_holds_it_up(scenario: str, phase: str, tm
             assert line.endswith("; rank 0 waits in update")
 
 
+def test_a_rank_that_stays_behind_where_all_advance_by_themselves_is_named(tmp_path: Path) -> None:
+    with ranks("hangs while encoding", tmp_path, 2) as processes:
+        lines = [line for process in processes for line in stalled_lines(process.communicate(timeout=60)[1])]
+        assert lines
+        for line in lines:
+            assert line.startswith(f"rank 1 (process {processes[1].pid} on ")
+            assert line.endswith("; rank 0 waits in encoding")
+
+
 def test_a_rank_that_is_stopped_is_named_by_the_others_under_torchrun(tmp_path: Path) -> None:
     command = [
         sys.executable,
@@ -197,8 +206,9 @@ def test_a_sharded_training_whose_collective_hangs_ends_and_names_the_rank_that_
     assert said.endswith("; rank 0 waits in update\n")
 
 
-def test_long_steps_of_phases_within_their_time_are_no_stall(tmp_path: Path) -> None:
-    with ranks("is slow", tmp_path, 2) as processes:
+@pytest.mark.parametrize("scenario", ["is slow", "encodes for long"])
+def test_long_steps_of_phases_within_their_time_are_no_stall(scenario: str, tmp_path: Path) -> None:
+    with ranks(scenario, tmp_path, 2) as processes:
         ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
     assert ends == [("", 0), ("", 0)]
 
@@ -218,6 +228,13 @@ def test_a_process_that_was_stopped_itself_goes_on(tmp_path: Path) -> None:
 def train(scenario: str, folder: Path) -> None:
     with join_processes() as processes, Watchdog(folder, processes, TIMEOUT_S) as watchdog:
         is_odd = processes.rank == processes.world_size // 2
+        watchdog.at(0, "encoding")
+        for _ in range(4 if scenario == "encodes for long" and is_odd else 1):
+            time.sleep(0.5 * TIMEOUT_S)
+            watchdog.advance()
+        if scenario == "hangs while encoding" and is_odd:
+            time.sleep(LONG_S)
+        processes.total(torch.ones(1))
         for step in range(STEPS):
             watchdog.at(step, "data")
             if scenario == "is watched":
