@@ -9,9 +9,10 @@ from typing import Any
 from components.folders import atomic_folder, exclusive, fingerprint, key_of_partial, partial_of, read_json, write_json
 from lavin_dit.errors import FULL_DISK, InputError
 from lavin_dit.training.agreement import Agreement
-from lavin_dit.training.checkpoint_files import CheckpointFolder
+from lavin_dit.training.checkpoint_files import CheckpointFolder, DamagedError
 from lavin_dit.training.fit import CHECKPOINTS
 from lavin_dit.training.identity import differences, identity_of
+from lavin_dit.training.object_storage import ObjectStorage
 from lavin_dit.training.processes import Processes
 from lavin_dit.training_config import TrainingSection
 
@@ -23,8 +24,10 @@ def shared_folder(target: Path, config: TrainingSection, inputs: Mapping[str, Pa
     """`atomic_folder` for all processes of a run: it appears whole once every one of them is done with it.
 
     A run goes on where one of the same identity was killed, whatever else has changed.
-    Raises: InputError where checkpoints of another run, or this run's in another place, would be lost, or none can be written.
+    Raises: InputError where checkpoints of another run, or this run's in another place, would be lost, or none can be written, or a
+    process would have no sample: before a step does what takes long.
     """
+    processes.share(config.batch_size)
     agreement = Agreement(processes, (InputError, OSError))
     with ExitStack() as made:
         agreement.on_first(lambda: made.enter_context(_own_folder(target, config, inputs)))
@@ -40,8 +43,8 @@ def _own_folder(target: Path, config: TrainingSection, inputs: Mapping[str, Path
     identity, location = run_identity(config, inputs), config.checkpoints.location
     _keep_other_runs(target, identity)
     _keep_given(target, config)
-    with _alone_at(location), atomic_folder(target, key=json.dumps(identity, sort_keys=True)) as folder:
-        _keep_left_behind(folder, location)
+    with _alone_at(location, identity), atomic_folder(target, key=json.dumps(identity, sort_keys=True)) as folder:
+        _keep_left_behind(folder, location, identity)
         write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
         yield folder
 
@@ -78,27 +81,55 @@ def _keep_given(target: Path, config: TrainingSection) -> None:
 
 
 @contextmanager
-def _alone_at(location: str | None) -> Iterator[None]:
-    """Lets one run at a time keep its checkpoints in a folder that is not its own; another waits its turn."""
+def _alone_at(location: str | None, identity: Mapping[str, Any]) -> Iterator[None]:
+    """Lets one run at a time keep its checkpoints in a folder that is not its own; another waits its turn.
+
+    Checkpoints stay there when their run has ended, so that another run is refused at once, and waits for none to end.
+    """
     with ExitStack() as turn:
-        if location is not None and "://" not in location:
+        if location is not None and "://" in location:
+            # Refuses an address that is none.
+            ObjectStorage(location)
+        elif location is not None:
+            _refuse_taken(location, identity)
             try:
                 turn.enter_context(exclusive(Path(location) / CHECKPOINTS))
             except OSError as error:
                 if error.errno in FULL_DISK:
                     raise
                 raise InputError(f"checkpoints.location is {location}: cannot be written to ({error.strerror})") from error
+            _refuse_taken(location, identity)
         yield
 
 
-def _keep_left_behind(folder: Path, location: str | None) -> None:
+def _refuse_taken(location: str, identity: Mapping[str, Any]) -> None:
+    _, different = next(_checkpoints(Path(location), identity), (0, []))
+    if different:
+        raise InputError(
+            f"checkpoints.location is {location}: holds checkpoints of another run ({'; '.join(different)}): name another folder, put "
+            "them back, or remove this one to begin anew"
+        )
+
+
+def _checkpoints(place: Path, identity: Mapping[str, Any]) -> Iterator[tuple[int, list[str]]]:
+    """Steps of the checkpoints at a place, the newest first, and in what their run differs; without those that cannot be read."""
+    shelf, here = CheckpointFolder(place), json.loads(json.dumps(identity))
+    for step in shelf.steps():
+        try:
+            there = shelf.facts(step)["identity"]
+        except DamagedError:
+            continue
+        yield step, differences(there, here)
+
+
+def _keep_left_behind(folder: Path, location: str | None, identity: Mapping[str, Any]) -> None:
     """A run whose checkpoints.location has changed goes on only where its newest checkpoint has moved along."""
     written = folder / CONFIG_FILE
     before = _place(folder, read_json(written)["checkpoints"]["location"]) if written.is_file() else folder / CHECKPOINTS
     now = _place(folder, location)
     if before.resolve() == now.resolve():
         return
-    newest, here = (max(CheckpointFolder(place).steps(), default=0) for place in (before, now))
+    newest, here = (next((step for step, different in _checkpoints(place, identity) if not different), 0) for place in (before, now))
     if newest > here:
         raise InputError(
             f"checkpoints.location is {location or 'null'}: the checkpoints of this run lie in {before}, up to step {newest}: put it back, "

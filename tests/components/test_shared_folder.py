@@ -29,13 +29,13 @@ def config_of(*overrides: str) -> TrainVaeConfig:
     return load_config(TINY, overrides).train_vae
 
 
-def begin(target: Path, inputs: dict[str, Path], *overrides: str, saves: bool = True) -> None:
+def begin(target: Path, inputs: dict[str, Path], *overrides: str, saves: bool = True, step: int = 2) -> None:
     """A run that is killed after a checkpoint, or before its first."""
     config = config_of(*overrides)
     with suppress(KilledError), shared_folder(target, config, inputs, ALONE) as folder:
         if saves:
             run = Checkpoints(folder / CHECKPOINTS, config.checkpoints, ALONE, identity=run_identity(config, inputs))
-            run.save(2, {"weight": torch.ones(3)}, {}, score=1.0, final=True)
+            run.save(step, {"weight": torch.ones(3)}, {}, score=1.0, final=True)
         raise KilledError
 
 
@@ -117,6 +117,43 @@ def test_a_run_whose_checkpoints_lie_elsewhere_does_not_begin_anew(inputs: dict[
         steps_found(target, inputs)
     assert (mounted / "step-00000002").is_dir()
     assert steps_found(target, inputs, elsewhere) == []
+
+
+def test_a_folder_with_checkpoints_of_another_run_is_refused_and_never_taken_for_the_runs_own(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    target, theirs, mounted = tmp_path / "out" / "vae", tmp_path / "theirs", tmp_path / "mounted"
+    begin(tmp_path / "other" / "vae", inputs, f"train_vae.checkpoints.location={theirs}", "train_vae.seed=5", step=9)
+    begin(target, inputs)
+    with pytest.raises(InputError, match=rf"^checkpoints\.location is {theirs}: holds checkpoints of another run \(seed is 5 there and "):
+        steps_found(target, inputs, f"train_vae.checkpoints.location={theirs}")
+    with pytest.raises(InputError, match=rf"the checkpoints of this run lie in {partial_of(target)}/checkpoints, up to step 2: "):
+        steps_found(target, inputs, f"train_vae.checkpoints.location={mounted}")
+    assert steps_found(target, inputs) == ["step-00000002"]
+
+
+def test_checkpoints_that_another_run_wrote_where_this_one_was_are_not_left_behind(inputs: dict[str, Path], tmp_path: Path) -> None:
+    target, shared = tmp_path / "out" / "vae", f"train_vae.checkpoints.location={tmp_path / 'shared'}"
+    begin(target, inputs, shared, saves=False)
+    begin(tmp_path / "other" / "vae", inputs, shared, "train_vae.seed=5", step=9)
+    assert steps_found(target, inputs) == []
+
+
+def test_a_run_does_not_wait_for_another_whose_checkpoints_will_stay(inputs: dict[str, Path], tmp_path: Path) -> None:
+    shared = f"train_vae.checkpoints.location={tmp_path / 'shared'}"
+    begin(tmp_path / "a" / "vae", inputs, shared)
+    refused = pytest.raises(InputError, match=r"^checkpoints\.location is \S+/shared: holds checkpoints of another run")
+
+    def ask() -> None:
+        with refused:
+            steps_found(tmp_path / "b" / "vae", inputs, shared, "train_vae.seed=5")
+
+    other = threading.Thread(target=ask, daemon=True)
+    with suppress(KilledError), shared_folder(tmp_path / "a" / "vae", config_of(shared), inputs, ALONE):
+        other.start()
+        other.join(10.0)
+        assert not other.is_alive()
+        raise KilledError
 
 
 def test_a_location_that_cannot_be_written_to_is_refused_before_training(

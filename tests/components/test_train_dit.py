@@ -93,6 +93,7 @@ def test_a_process_without_a_sample_is_one_line(inputs: dict[str, Path], tmp_pat
     assert done.returncode == 2
     assert done.stderr == "lavin: error: batch_size is 1: must be at least the number of processes (2)\n"
     assert not (tmp_path / "dit").exists()
+    assert not list(tmp_path.glob(".dit.partial/latents/*")), "nothing was encoded for a run that cannot be"
 
 
 def test_training_that_diverges_is_one_line(inputs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,6 +180,12 @@ def test_a_port_that_is_none_is_refused_before_latents_are_encoded(
     with pytest.raises(InputError, match=r"^LAVIN_METRICS_PORT is metrics: must be a port"):
         train(inputs, tmp_path / "dit")
     assert not (tmp_path / ".dit.partial" / "latents").exists()
+
+
+def test_a_location_that_is_none_is_refused_before_latents_are_encoded(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^checkpoints\.location is gs://bucket/runs: must be a folder, or s3://"):
+        train(inputs, tmp_path / "dit", "train_dit.checkpoints.location=gs://bucket/runs")
+    assert not list(tmp_path.glob(".dit.partial/latents/*"))
 
 
 def test_the_watchdog_is_there_while_latents_are_encoded(inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

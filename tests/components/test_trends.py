@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from components.curves import read_curve, write_curve
 from components.evaluate import QUERY_COLUMNS
 from components.folders import read_json, write_json
 from components.study import resize
-from components.trends import write_trends
+from components.trends import summary, write_trends
 from lavin_dit.config import load_config
 from lavin_dit.data.shards.picture_files import encode_png
 from lavin_dit.data.tasks import task_of
@@ -117,3 +118,10 @@ def test_equal_curves_give_equal_bytes_in_any_order(curves: list[Path], tmp_path
     first, second = ({path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "other"))
     assert first == second
     assert json.loads(first["trends.json"])["num_pairs"] == [0, 2]
+
+
+def test_one_scene_has_a_mean_and_no_error() -> None:
+    table = {"mean": 1.5, "error": math.nan}
+    series = {"values": {"2x48": {"0": table}}, "larger_model": [], "more_pairs": []}
+    document = {"loss": {"trained": series}, "num_pairs": [0], "models": [{"size": "2x48", "num_parameters": 166_000}]}
+    assert "| 1.5000 |" in summary(document)

@@ -1,6 +1,6 @@
 """How long a GPU takes for the J-DiT's plain blocks, reckoned from operations, bytes and kernels. Never imports torch.
 
-The constants are what one H100 was seen to do (docs/LOG.md, 2026-11-28): steps that keep the GPU itself busy are reckoned within 6 %, those
+The constants are what one H100 was seen to do (docs/LOG.md, 2026-11-28): steps that keep the GPU itself busy are reckoned within 7 %, those
 that start kernels most of the time within 25 %. What low-rank updates take to start is known from one step alone.
 """
 

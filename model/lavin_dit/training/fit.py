@@ -136,8 +136,8 @@ class _Trainer:
         self.data_offset = int(facts["data_offset"])
         self.guard.take_up(facts["guard"])
         self.objective.take_up(facts["objective"])
-        # Absent from older checkpoints: the last row has them then.
-        self.told = facts.get("telemetry", {})
+        # Absent from older checkpoints: the last row has the counts then.
+        self.told, self.tallies = facts.get("telemetry", {}), Tallies(self.processes, facts.get("tallies"))
         self.losses_since_checkpoint = []
         logger.info("continuing from step %d", step)
         return step
@@ -159,6 +159,8 @@ class _Trainer:
             self.optimizer.step()
             self.average.update()
             self.objective.observe(means)
+            for tallies in totals.tallies:
+                self.tallies.add(tallies)
             self.losses_since_checkpoint.append(means["loss"])
         self.optimizer.forget_gradients()
         return StepReport(
@@ -199,8 +201,6 @@ class _Trainer:
                 # Gradients are averaged over the processes, and the global batch's loss is a sum of weighted parts.
                 (losses.total * (micro_batch.weight * self.processes.world_size)).backward()  # type: ignore[no-untyped-call]
             totals.add(micro_batch, losses, self.objective.cost(micro_batch.batch))
-            if micro_batch.weight:
-                self.tallies.add(losses.tallies)
         self.laid_out.meet()
         return totals
 
@@ -213,6 +213,7 @@ class _Trainer:
             "guard": self.guard.state(),
             "objective": self.objective.state(),
             "telemetry": self.telemetry.state(),
+            "tallies": self.tallies.state(),
         }
         self.checkpoints.save(step, self._tensors(), facts, score=sum(losses) / len(losses) if losses else float("inf"), final=final)
 
@@ -230,8 +231,7 @@ class _Trainer:
             )
         self.guard.num_rollbacks, self.guard.skipped_in_a_row = num_rollbacks, 0
         self.data_offset = position - back
-        self.tallies = Tallies(self.processes)
-        self.telemetry.rolled_back(back)
+        self.telemetry.rolled_back(back, self.told)
         logger.warning("step %d: too many steps in a row were skipped; going back to step %d and past their data", step, back)
         return back
 

@@ -1,6 +1,7 @@
 """Losses summed over micro-batches and processes: of one step, and by bucket over the steps between two log lines."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -8,6 +9,8 @@ from torch import Tensor
 from lavin_dit.training.feed import MicroBatch
 from lavin_dit.training.objective import Cost, Losses, Tally
 from lavin_dit.training.processes import Processes
+
+STATE_KEYS = ("names", "sums", "counts")
 
 
 class StepTotals:
@@ -17,6 +20,8 @@ class StepTotals:
         self._processes = processes
         self._means: dict[str, Tensor] = {}
         self._cost = Cost(0, 0.0)
+        self.tallies: list[Mapping[str, Tally]] = []
+        """Of the micro-batches that count."""
 
     def add(self, micro_batch: MicroBatch[object], losses: Losses, cost: Cost) -> None:
         """Takes a micro-batch into account."""
@@ -25,6 +30,7 @@ class StepTotals:
             self._means[name] = self._means[name] + share if name in self._means else share
         if micro_batch.weight:
             self._cost += cost
+            self.tallies.append(losses.tallies)
 
     def agree(self, *, stop: bool) -> tuple[dict[str, float], Cost, bool]:
         """Means over the global batch, its cost, and whether any process must stop; equal in all of them."""
@@ -36,11 +42,12 @@ class StepTotals:
 
 
 class Tallies:
-    """Per-sample losses by kind and bucket since they were last asked for."""
+    """Per-sample losses by kind and bucket since they were last asked for; may begin with what `state` gave before a restart."""
 
-    def __init__(self, processes: Processes) -> None:
+    def __init__(self, processes: Processes, state: Mapping[str, Mapping[str, Any]] | None = None) -> None:
         self._processes = processes
-        self._kinds: dict[str, Tally] = {}
+        # The first process has what all of them had; the others know the same kinds.
+        self._kinds = {kind: _tally(values, processes) for kind, values in (state or {}).items()}
 
     def add(self, tallies: Mapping[str, Tally]) -> None:
         """Takes a micro-batch into account."""
@@ -50,9 +57,23 @@ class Tallies:
 
     def take(self) -> dict[str, dict[str, float]]:
         """Mean loss by kind and name over all processes, where there was a sample; begins anew."""
-        means = {}
-        for kind, tally in self._kinds.items():
-            sums, counts = self._processes.total(torch.stack([tally.sums, tally.counts])).tolist()
-            means[kind] = {name: total / count for name, total, count in zip(tally.names, sums, counts, strict=True) if count}
+        means = {
+            kind: {name: total / count for name, total, count in zip(*values.values(), strict=True) if count}
+            for kind, values in self.state().items()
+        }
         self._kinds = {}
         return means
+
+    def state(self) -> dict[str, dict[str, Any]]:
+        """What a checkpoint has to keep, of all processes; equal in all of them."""
+        return {kind: dict(zip(STATE_KEYS, (list(tally.names), *self._total(tally)), strict=True)) for kind, tally in self._kinds.items()}
+
+    def _total(self, tally: Tally) -> list[list[float]]:
+        sums_and_counts: list[list[float]] = self._processes.total(torch.stack([tally.sums, tally.counts])).tolist()
+        return sums_and_counts
+
+
+def _tally(values: Mapping[str, Any], processes: Processes) -> Tally:
+    names, *numbers = (values[key] for key in STATE_KEYS)
+    sums, counts = (torch.tensor(each, device=processes.device) * processes.is_first for each in numbers)
+    return Tally(tuple(names), sums, counts)

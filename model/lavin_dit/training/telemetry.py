@@ -46,7 +46,7 @@ class Telemetry:
         self._measures = Measures(job, processes, folder)
         self._exporter = Exporter(self._measures.registry)
         self._throughput = Throughput()
-        self._interval = _Interval(state.get("told") if state else None)
+        self._interval = _Interval((state or {}).get("told"))
         last = state or (self.history.rows[-1] if self.history.rows else {})
         self._skipped: dict[str, int] = {reason: last.get("skipped_steps", {}).get(reason, 0) for reason in SKIPS}
         self._rollbacks: int = last.get("rollbacks", 0)
@@ -86,11 +86,11 @@ class Telemetry:
         self._checkpoint_step = saved.step
         self._measures.take_checkpoint(saved)
 
-    def rolled_back(self, step: int) -> None:
-        """Takes note of a way back, and forgets the rows of later steps."""
+    def rolled_back(self, step: int, state: Mapping[str, Any]) -> None:
+        """Takes note of a way back to a checkpoint and its `state`, and forgets the rows of later steps."""
         self._rollbacks += 1
         self._measures.take_rollback(step)
-        self._interval = _Interval()
+        self._interval = _Interval(state.get("told"))
         self.history.drop_after(step)
 
     def state(self) -> dict[str, Any]:

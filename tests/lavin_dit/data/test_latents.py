@@ -171,3 +171,10 @@ def test_the_statistics_are_those_of_the_whole_set(shards: ShardSet, vae: Traine
     assert (statistics["num_pictures"], statistics["num_clips"]) == (NUM_PICTURES, 2 * NUM_CLIPS)
     assert statistics["channel_mean"] == pytest.approx(values.mean(dim=1).tolist())
     assert statistics["channel_deviation"] == pytest.approx(values.std(dim=1, correction=0).tolist())
+
+
+@pytest.mark.usefixtures("small_parts")
+def test_every_batch_is_told_of(shards: ShardSet, vae: TrainedVae, tmp_path: Path) -> None:
+    told: list[None] = []
+    encode_shards(shards, vae, ALONE, tmp_path, on_batch=lambda: told.append(None))
+    assert len(told) == len(parts_in(tmp_path))

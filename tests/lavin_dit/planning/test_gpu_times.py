@@ -31,6 +31,8 @@ H100 = (
 
 The third gave the cost of a kernel, the fifth that of a low-rank update, the seventh the passes through memory.
 """
+BUSY = (H100[3], H100[6], H100[7], H100[9])
+"""Those that keep the GPU busy longer than their kernels take to start."""
 
 
 def section(shape: str, changes: dict[str, Any]) -> TrainDitConfig:
@@ -45,7 +47,8 @@ def test_steps_are_reckoned_as_they_were_measured(
 ) -> None:
     count, samples = parts
     passes_s = plain_passes_s(section(shape, changes), DEVICES["h100"], samples=samples, resolution=resolution, count=count)
-    assert count * passes_s * 1e3 == pytest.approx(step_ms, rel=0.25)
+    keeps_busy = (shape, parts, resolution, changes, step_ms) in BUSY
+    assert count * passes_s * 1e3 == pytest.approx(step_ms, rel=0.07 if keeps_busy else 0.25)
 
 
 def test_twice_the_samples_take_twice_as_long_once_the_gpu_is_busy() -> None:
@@ -53,6 +56,13 @@ def test_twice_the_samples_take_twice_as_long_once_the_gpu_is_busy() -> None:
     small, few, many = (plain_passes_s(config, DEVICES["h100"], samples=samples, resolution=256) for samples in (1, 8, 16))
     assert many == pytest.approx(2 * few, rel=0.01)
     assert small > few / 8
+
+
+def test_micro_batches_after_the_first_add_their_gradients() -> None:
+    fleet = Fleet(DEVICES["h100"], Layout(1, 8), None)
+    # The tiny network starts kernels all the time.
+    one, four = (dit_speed(load_config(TINY), fleet, MicroBatches(count, 2), backward=2.0).flops for count in (1, 4))
+    assert four < one
 
 
 def test_a_stated_share_goes_before_what_is_reckoned_and_compiled_blocks_are_not_reckoned() -> None:

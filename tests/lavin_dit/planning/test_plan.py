@@ -89,6 +89,12 @@ def test_the_mfu_is_that_of_the_operations_less_what_is_recomputed_and_waited_fo
     assert paper(8, "train_dit.execution.activation_checkpointing=full").dit.mfu == pytest.approx(0.3, rel=0.01)
 
 
+def test_operations_that_frozen_weights_spare_are_no_work_done() -> None:
+    whole, frozen = (paper(8, f"train_vae.frozen={names}").vae for names in ("[]", "[encoder]"))
+    assert 0.6 < frozen.step_flops / whole.step_flops < 0.8
+    assert frozen.mfu == pytest.approx(whole.mfu, rel=0.05)
+
+
 def test_a_batch_of_little_more_than_the_gpus_leaves_some_of_them_waiting() -> None:
     some, many = (paper(num_gpus, "train_vae.batch_size=512").dit for num_gpus in (320, 512))
     assert many.micro_batches.samples == some.micro_batches.samples == 2

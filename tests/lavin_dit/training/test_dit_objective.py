@@ -91,10 +91,10 @@ def make_pairs(task: str, num_frames: int) -> list[Pair]:
     return [Pair(f"{task}-{number}", task, str(number), "scenes", *pair) for number, pair in enumerate(ends)]
 
 
-def make_objective(store: Store, sampler: EpisodeSampler) -> DitObjective:
-    network = JDit(DIT_CONFIG.shape)
+def make_objective(store: Store, sampler: EpisodeSampler, config: TrainDitConfig = DIT_CONFIG) -> DitObjective:
+    network = JDit(config.shape)
     network.initialise(torch.Generator().manual_seed(0))
-    return DitObjective(network, store, sampler, DIT_CONFIG, CPU)
+    return DitObjective(network, store, sampler, config, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +131,13 @@ def test_a_step_shows_pictures_or_clips_and_learns_from_both(store: Store) -> No
         assert objective(batch).total.isfinite()
         kept, dropped = int((~batch.is_dropped).sum()), int(batch.is_dropped.sum())
         assert objective.cost(batch).tokens == kept * 4 * frames + dropped * (1 + 2 * frames)
+
+
+def test_the_cost_is_less_where_weights_are_frozen(store: Store, sampler: EpisodeSampler) -> None:
+    whole, frozen = (make_objective(store, sampler, DIT_CONFIG.model_copy(update={"frozen": names})) for names in ((), ("blocks",)))
+    batch = whole.batch(0, range(2))
+    # What is passed through has one product backwards, what is learnt two.
+    assert 0.6 < frozen.cost(batch).flops / whole.cost(batch).flops < 0.85
 
 
 def test_the_shares_of_two_processes_are_the_batch_of_one(store: Store, sampler: EpisodeSampler) -> None:

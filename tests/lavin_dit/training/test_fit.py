@@ -163,14 +163,32 @@ def test_a_row_of_steps_before_and_after_a_kill_tells_of_the_last_one_that_was_l
     assert "\n12," in histories[0]
 
 
-def test_what_led_to_a_way_back_is_in_no_rows_mean(tmp_path: Path) -> None:
-    class Sorted(Line):
-        def forward(self, batch: tuple[Tensor, Tensor]) -> Losses:
-            loss = super().forward(batch).total
-            return Losses(loss, tallies={"task": Tally(("line",), loss.detach()[None], loss.new_ones(1))})
+class Sorted(Line):
+    """Tells its loss by task too."""
 
-    rows = train(tmp_path, Sorted(nan_at=(33, 34, 35)), log_every_steps=10).history.rows
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Losses:
+        loss = super().forward(batch).total
+        return Losses(loss, tallies={"task": Tally(("line",), loss.detach()[None], loss.new_ones(1))})
+
+
+@pytest.mark.parametrize("nan_at", [(13,), (33, 34, 35)])
+def test_what_was_not_learnt_from_is_in_no_rows_mean(nan_at: tuple[int, ...], tmp_path: Path) -> None:
+    rows = train(tmp_path, Sorted(nan_at=nan_at), log_every_steps=10).history.rows
     assert all(row["task_losses"]["line"] is not None for row in rows)
+
+
+def test_a_rows_means_are_over_the_steps_before_a_kill_too(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", Sorted(), log_every_steps=15)
+    with pytest.raises(KilledError):
+        train(tmp_path / "killed", Sorted(killed_at=13), log_every_steps=15)
+    resumed = train(tmp_path / "killed", Sorted(), log_every_steps=15)
+    assert [row["task_losses"] for row in resumed.history.rows] == [row["task_losses"] for row in whole.history.rows]
+
+
+def test_a_row_tells_of_what_was_learnt_before_the_checkpoint_that_a_way_leads_back_to(tmp_path: Path) -> None:
+    # From step 21 back to 18; the two steps up to the row are skipped again.
+    train(tmp_path, Line(nan_at=(18, 19, 20, 21, 22)), log_every_steps=10, checkpoints={"every_steps": 6})
+    assert [row["step"] for row in read_history(tmp_path / "history.csv")] == [10, 20, 30, 40, 50, 60]
 
 
 def test_a_run_that_goes_wrong_again_and_again_is_given_up_and_its_checkpoints_stay(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_skipped_steps_and_ways_back_are_counted_and_forget_their_rows(port: int
         for step, outcome in ((1, "learnt"), (2, "spike"), (3, "not_finite"), (4, "not_finite")):
             telemetry.step(report(step, outcome, loss=0.5 if outcome == "learnt" else NOT_FINITE))  # type: ignore[arg-type]
             telemetry.buckets(step, {})
-        telemetry.rolled_back(1)
+        telemetry.rolled_back(1, {})
         telemetry.step(report(2))
         telemetry.buckets(2, {})
         found = scrape(port)

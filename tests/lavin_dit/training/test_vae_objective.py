@@ -17,6 +17,7 @@ from lavin_dit.data.world.clips import render_clip
 from lavin_dit.errors import InputError
 from lavin_dit.inference import to_model
 from lavin_dit.planning.flops import TRAINING_FACTOR, vae_flops
+from lavin_dit.planning.layers import vae_passes
 from lavin_dit.planning.vae_layers import Volume
 from lavin_dit.planning.vae_terms import discriminator_flops
 from lavin_dit.training.fit import fit
@@ -326,3 +327,10 @@ def test_a_discriminator_that_halves_too_often_is_refused(shards: ShardSet) -> N
     deep = "train_vae.adversarial={weight: 0.5, first_step: 0, width: 4, num_layers: 5, learning_rate: 1.0e-3}"
     with pytest.raises(InputError, match=r"^train_vae\.adversarial\.num_layers is 5: must be at most 4, each halves 16 pixels"):
         make(shards, deep)
+
+
+def test_the_cost_is_less_where_weights_are_frozen(shards: ShardSet) -> None:
+    plain, frozen = make(shards), make(shards, "train_vae.frozen=[encoder]")
+    batch = plain.batch(0, range(2))
+    assert frozen.cost(batch).flops == pytest.approx(vae_passes(config_of("train_vae.frozen=[encoder]")) / 3 * plain.cost(batch).flops)
+    assert frozen.cost(batch).flops < 0.8 * plain.cost(batch).flops
