@@ -49,7 +49,7 @@ logger = logging.getLogger(__name__)
 INPUTS = ("shards", "vae", "dit")
 OUTPUTS = ("evaluation",)
 
-QUERIES_FILE, EXAMPLES = "queries.csv", "examples"
+QUERIES_FILE, LOSSES_FILE, EXAMPLES = "queries.csv", "losses.json", "examples"
 QUERY_COLUMNS = ("task", "scene", "key", "metric", *ANSWERS)
 """Of queries.csv: a row for every metric of every query, and one for its flow-matching loss."""
 
@@ -87,6 +87,7 @@ def run(config: EvaluateConfig, inputs: Mapping[str, Path], outputs: Mapping[str
         )
         write(folder, config, results, render(report))
         _write_rows(folder / QUERIES_FILE, QUERY_COLUMNS, query_rows(answered))
+        write_json(folder / LOSSES_FILE, mean_losses(answered), nan_as_null=True)
         write_examples(folder / EXAMPLES, report.examples)
         logger.info("the model beats both baselines on %d of %d tasks", num_beating(results), len(results))
 
@@ -164,6 +165,15 @@ def pick_examples(answered: Sequence[Answered], count: int) -> dict[str, list[Ex
         if len(shown) < count:
             shown.append(Example(each.question.context, each.question.input, each.prediction, each.question.truth))
     return examples
+
+
+def mean_losses(answered: Iterable[Answered]) -> dict[str, float]:
+    """The content of losses.json: the flow-matching loss of each task's held-out queries by `task/loss`, and the mean of the tasks."""
+    losses: dict[str, list[float]] = {}
+    for one in answered:
+        losses.setdefault(f"{one.question.query.task}/{LOSS}", []).append(one.loss)
+    means = {name: float(np.mean(values)) for name, values in losses.items()}
+    return {"held_out_loss": float(np.mean(list(means.values()))), **means}
 
 
 def query_rows(answered: Iterable[Answered]) -> Iterator[dict[str, object]]:

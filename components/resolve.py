@@ -13,6 +13,7 @@ from lavin_dit.config import SECTIONS, Config
 from lavin_dit.data.shards.shard_set import SPLITS, Counts
 from lavin_dit.data.tasks import task_of
 from lavin_dit.errors import InputError
+from lavin_dit.planning.weights import check_frozen, dit_weights, vae_weights
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +65,22 @@ def check(config: Config, scenes: Counts) -> None:
     _check_names("train_dit.task_weights", config.train_dit.task_weights, scenes)
     for bound in config.gate.bounds:
         _check_names(f"gate.bounds.{bound}", [bound.partition("/")[0]], scenes)
+    _check_frozen(config)
     _check_scenes(config, scenes)
     _tell_untrained(config, scenes)
     if config.gate.min_tasks_beating_baselines > len(scenes):
         raise InputError(
             f"gate.min_tasks_beating_baselines is {config.gate.min_tasks_beating_baselines}: there are only {len(scenes)} tasks"
         )
+
+
+def _check_frozen(config: Config) -> None:
+    """Before the ST-VAE is trained, what the J-DiT's training would refuse after it."""
+    for step, section, weights in (
+        ("train_vae", config.train_vae, vae_weights(config.train_vae.shape)),
+        ("train_dit", config.train_dit, dit_weights(config.train_dit.shape)),
+    ):
+        check_frozen(section.frozen, {weight.name: weight.trained for weight in weights}, key=f"{step}.frozen")
 
 
 def _tell_untrained(config: Config, scenes: Counts) -> None:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from components import evaluate, prepare
-from components.folders import write_json
+from components.folders import read_json, write_json
 from lavin_dit.config import EvaluateConfig, PrepareConfig, SamplingConfig
 from lavin_dit.data.shards.shard_set import ShardSet
 from lavin_dit.data.tasks import TASKS, ImagePair, task_of
@@ -148,6 +148,14 @@ def test_answers_do_not_depend_on_the_batch(evaluation: Path, inputs: Mapping[st
 def rows_of(folder: Path) -> list[dict[str, str]]:
     with (folder / "queries.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_losses_of_tasks_are_the_means_of_their_queries(evaluation: Path) -> None:
+    losses = read_json(evaluation / "losses.json")
+    rows = [row for row in rows_of(evaluation) if row["metric"] == "loss"]
+    for task in {row["task"] for row in rows}:
+        assert losses[f"{task}/loss"] == pytest.approx(np.mean([float(row["model"]) for row in rows if row["task"] == task]))
+    assert losses.pop("held_out_loss") == pytest.approx(np.mean(list(losses.values())))
 
 
 def without_context(inputs: Mapping[str, Path], folder: Path) -> Path:

@@ -39,6 +39,9 @@ def test_every_step_gets_its_own_section_back(tmp_path: Path) -> None:
 IMPOSSIBLE = {
     "prepare.tasks=[depth, dreams]": "prepare.tasks names dreams: the tasks known are .*depth",
     "train_dit.task_weights={dreams: 2}": "train_dit.task_weights names dreams: must be among .*depth",
+    "train_vae.frozen=[encodr]": "train_vae.frozen has encodr: no weight's name is or begins so; names near it: encoder",
+    "train_dit.frozen=[blokcs]": "train_dit.frozen has blokcs: no weight's name is or begins so; names near it: blocks",
+    "train_vae.frozen=[encoder, decoder]": "train_vae.frozen is encoder, decoder: leaves no weight to train",
     "gate.bounds={dreams/psnr: {min: 1}}": "gate.bounds.dreams/psnr names dreams",
     "gate.min_tasks_beating_baselines=99": "gate.min_tasks_beating_baselines is 99: there are only 6 tasks",
     "train_dit.max_pairs=6": "train_dit.max_pairs is 6: needs at least 7 training scenes of every task, and colorization has 6",

@@ -44,8 +44,9 @@ def test_a_stage_writes_what_its_step_writes(step: str, stages: dict[str, Any]) 
 def test_a_stage_reads_what_its_step_reads(step: str, stages: dict[str, Any]) -> None:
     # The data stand behind their hash in data.json, and a registry changes by itself.
     read = {str(default_folder(name)) for name in load_step(step).inputs if name not in ("raw", "registry")}
-    folders = {dep for dep in stages[step].get("deps", []) if dep.startswith("outputs/") and not dep.startswith("outputs/plan/")}
-    assert folders == read
+    # Of a folder, a stage may depend on those files alone that its step reads: logs tell the time.
+    parts = [Path(dep).parts for dep in stages[step].get("deps", []) if dep.startswith("outputs/") and not dep.startswith("outputs/plan/")]
+    assert {"/".join(part[:2]) for part in parts} == read
     if step == "prepare":
         assert "outputs/plan/data.json" in stages[step]["deps"]
 

@@ -200,6 +200,7 @@ def test_dvc_skips_what_has_not_changed(recorded: Project) -> None:
 def test_dvc_shows_metrics_and_plots(recorded: Project) -> None:
     metrics = json.loads(call(recorded.folder, "dvc metrics show --json"))[""]["data"]
     assert len(metrics["outputs/evaluation/headline.json"]["data"]) == 1 + 6
+    assert len(metrics["outputs/evaluation/losses.json"]["data"]) == 1 + 6
     call(recorded.folder, "dvc plots show")
     assert "J-DiT, training loss" in (recorded.folder / "dvc_plots" / "index.html").read_text()
 

@@ -1,9 +1,11 @@
 """Every weight of the networks by its name and shape, and which of them a section trains. Never imports torch."""
 
+import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from lavin_dit.errors import InputError
 from lavin_dit.planning.vae_layers import Volume, layer_weights, vae_layers
 from lavin_dit.presets import MODULATIONS_PER_SIDE, PATCH_DIM, SPATIAL_FACTOR, TIME_FEATURES, DitShape, VaeShape
 from lavin_dit.training_config import LoraConfig
@@ -97,7 +99,30 @@ def adapted(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
 
 def moved(weights: Sequence[Weight], frozen: Sequence[str]) -> list[Weight]:
     """Those of them that training moves, where there are no low-rank updates."""
-    return [weight for weight in weights if weight.trained and not any(_begins(weight.name, name) for name in frozen)]
+    return [weight for weight in weights if weight.trained and not is_frozen(weight.name, frozen)]
+
+
+def is_frozen(name: str, frozen: Sequence[str]) -> bool:
+    """Whether a weight has one of these names, or begins so, up to a dot."""
+    return any(_begins(name, beginning) for beginning in frozen)
+
+
+def check_frozen(frozen: Sequence[str], weights: Mapping[str, bool], *, key: str) -> None:
+    """`weights` says of each name whether training would move it.
+
+    Raises: InputError, which names `key`, for a name that no weight has, and where nothing is left to train.
+    """
+    for name in frozen:
+        if not any(_begins(weight, name) for weight in weights):
+            raise InputError(f"{key} has {name}: no weight's name is or begins so{_offer(name, weights)}")
+    if not any(is_trained and not is_frozen(name, frozen) for name, is_trained in weights.items()):
+        raise InputError(f"{key} is {', '.join(frozen)}: leaves no weight to train")
+
+
+def _offer(name: str, weights: Iterable[str]) -> str:
+    beginnings = {".".join(parts[: index + 1]) for parts in (full.split(".") for full in weights) for index in range(len(parts))}
+    close = difflib.get_close_matches(name, sorted(beginnings), n=3) or sorted({full.split(".")[0] for full in weights})
+    return f"; names near it: {', '.join(close)}"
 
 
 def _begins(name: str, beginning: str) -> bool:

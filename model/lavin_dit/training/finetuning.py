@@ -1,6 +1,5 @@
 """Training that goes on from weights that are there: all of them, a part of them, or low-rank updates beside them (LoRA)."""
 
-import difflib
 import importlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from lavin_dit.adapter import dit_from_authors, vae_from_authors
 from lavin_dit.dit.j_dit import JDit
 from lavin_dit.errors import InputError
 from lavin_dit.hashing import file_sha256
+from lavin_dit.planning.weights import check_frozen, is_frozen
 from lavin_dit.section import WeightsFile
 from lavin_dit.training_config import LoraConfig, TrainingSection
 from lavin_dit.vae.st_vae import STVae
@@ -61,14 +61,10 @@ def freeze(network: nn.Module, names: Sequence[str], *, key: str) -> None:
     Raises: InputError, which names `key`, for a name that no weight has, and where nothing is left to train.
     """
     weights = dict(network.named_parameters())
-    for name in names:
-        chosen = [weight for full, weight in weights.items() if f"{full}.".startswith(f"{name.rstrip('.')}.")]
-        if not chosen:
-            raise InputError(f"{key} has {name}: no weight's name is or begins so{_offer(name, weights)}")
-        for weight in chosen:
+    check_frozen(names, {name: weight.requires_grad for name, weight in weights.items()}, key=key)
+    for name, weight in weights.items():
+        if is_frozen(name, names):
             weight.requires_grad_(False)
-    if not any(weight.requires_grad for weight in weights.values()):
-        raise InputError(f"{key} is {', '.join(names)}: leaves no weight to train")
 
 
 def adapt(network: JDit, lora: LoraConfig, generator: torch.Generator) -> None:
@@ -162,12 +158,6 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: st
 def _more(names: Iterable[str]) -> str:
     others = len(list(names)) - 1
     return f" (and {others} more)" if others else ""
-
-
-def _offer(name: str, weights: Iterable[str]) -> str:
-    beginnings = {".".join(parts[: index + 1]) for parts in (full.split(".") for full in weights) for index in range(len(parts))}
-    close = difflib.get_close_matches(name, sorted(beginnings), n=3) or sorted({full.split(".")[0] for full in weights})
-    return f"; names near it: {', '.join(close)}"
 
 
 def _is_trained_linear(module: nn.Module) -> bool:

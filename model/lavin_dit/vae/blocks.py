@@ -11,8 +11,19 @@ from lavin_dit.vae.convolutions import CausalConv3d, PointwiseConv3d
 NORM_EPS = 1e-6
 
 
-class Norm(nn.GroupNorm):
-    """The encoder's GroupNorm; takes the latent that the decoder's norm needs, and does not look at it."""
+class GroupNorm(nn.GroupNorm):
+    """PyTorch's, whose backward pass crashes on CPUs where all before it is frozen and channels are last (2.13): scaled apart there."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        learns = torch.is_grad_enabled() and (self.weight.requires_grad or self.bias.requires_grad)
+        if x.requires_grad or not learns:
+            return super().forward(x)
+        weight, bias = (values.view(-1, *[1] * (x.ndim - 2)) for values in (self.weight, self.bias))
+        return torch.addcmul(bias, F.group_norm(x, self.num_groups, eps=self.eps), weight)
+
+
+class Norm(GroupNorm):
+    """The encoder's; takes the latent that the decoder's norm needs, and does not look at it."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(groups, channels, eps=NORM_EPS)
@@ -30,7 +41,7 @@ class SpatialNorm(nn.Module):
 
     def __init__(self, channels: int, latent_channels: int, groups: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(groups, channels, eps=NORM_EPS)
+        self.norm = GroupNorm(groups, channels, eps=NORM_EPS)
         self.scale = PointwiseConv3d(latent_channels, channels)
         self.shift = PointwiseConv3d(latent_channels, channels)
 

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from lavin_dit.presets import VAE_PRESETS
+from lavin_dit.training.finetuning import freeze
 from lavin_dit.vae.blocks import SpatialNorm, resize_latent
 from lavin_dit.vae.convolutions import CausalConv3d
 from lavin_dit.vae.st_vae import Moments, STVae
@@ -50,6 +51,23 @@ def test_a_whole_vae_folded_equals_unfolded_with_its_gradients(monkeypatch: pyte
     monkeypatch.setattr(CausalConv3d, "forward", CausalConv3d.forward_unfolded)
     for ours, expected in zip(folded, run(), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9 * float(expected.abs().max()) + 1e-12)
+
+
+@pytest.mark.parametrize("frozen", [("encoder.conv_in",), ("encoder", "decoder.conv_in"), ("encoder", "decoder.conv_in", "decoder.middle")])
+def test_what_is_behind_frozen_weights_has_the_gradients_of_a_whole_network(frozen: tuple[str, ...]) -> None:
+    vae, pixels = make_vae(), draw(2, 3, 1, 16, 16)
+
+    def gradients() -> dict[str, Tensor]:
+        vae.zero_grad(set_to_none=True)
+        vae(pixels, draw(2, 16, 1, 2, 2))[0].square().mean().backward()
+        return {name: weight.grad for name, weight in vae.named_parameters() if weight.grad is not None}
+
+    whole = gradients()
+    freeze(vae, frozen, key="train_vae.frozen")
+    rest = gradients()
+    assert rest.keys() == {name for name in whole if not f"{name}.".startswith(tuple(f"{part}." for part in frozen))}
+    for name, gradient in rest.items():
+        torch.testing.assert_close(gradient, whole[name], rtol=1e-4, atol=1e-6)
 
 
 def test_every_picture_of_a_batch_is_on_its_own() -> None:
