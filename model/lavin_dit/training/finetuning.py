@@ -152,7 +152,7 @@ def _check(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: st
             must = tuple(expected[name].shape)
             raise InputError(f"{what}: {name} is {tuple(tensor.shape)}, must be {must} for this shape")
         if not are_numbers(tensor):
-            raise InputError(f"{what}: {name} holds values that are no finite numbers")
+            raise InputError(f"{what}: {name} must hold finite floating-point numbers")
 
 
 def _more(names: Iterable[str]) -> str:

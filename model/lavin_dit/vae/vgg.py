@@ -115,5 +115,5 @@ def _fill(weight: Tensor, tensors: Mapping[str, object], name: str, path: Path) 
     if found.shape != weight.shape:
         raise InputError(f"{path}: its {name} is {tuple(found.shape)}: VGG16's is {tuple(weight.shape)}")
     if not are_numbers(found):
-        raise InputError(f"{path}: its {name} holds values that are no finite numbers")
+        raise InputError(f"{path}: its {name} must hold finite floating-point numbers")
     weight.copy_(found)

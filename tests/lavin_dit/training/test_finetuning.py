@@ -133,8 +133,8 @@ def changed(state: dict[str, Tensor], change: str) -> dict[str, Tensor]:
         ("missing", "lacks prompt_embed, which a network of this shape has"),
         ("extra", "holds more, which a network of this shape does not have"),
         ("another shape", r"prompt_embed is \(2,\), must be \(1, \d+\) for this shape"),
-        ("no number", "prompt_embed holds values that are no finite numbers"),
-        ("whole numbers", "prompt_embed holds values that are no finite numbers"),
+        ("no number", "prompt_embed must hold finite floating-point numbers"),
+        ("whole numbers", "prompt_embed must hold finite floating-point numbers"),
     ],
 )
 def test_weights_that_do_not_fit_are_refused(change: str, sentence: str, tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ DAMAGES: dict[str, tuple[Callable[[dict[str, Tensor], Path], object], str]] = {
     ),
     "no number": (
         lambda tensors, path: torch.save({**tensors, "features.0.bias": torch.full((64,), torch.nan)}, path),
-        r"its features\.0\.bias holds values that are no finite numbers",
+        r"its features\.0\.bias must hold finite floating-point numbers",
     ),
     "code": (lambda _, path: torch.save(Stranger(), path), r"cannot be read as weights without running code"),
     "no weights": (lambda _, path: path.write_bytes(b"<html>not found</html>"), r"cannot be read as weights without running code"),
