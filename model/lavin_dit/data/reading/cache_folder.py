@@ -22,7 +22,12 @@ ROOM_LOCK = "room.lock"
 
 
 class NoRoomError(Exception):
-    """Everything in the folder is in use, or spared."""
+    """Everything in the folder is in use, or spared, or still to come."""
+
+    def __init__(self, sha256: str, *, is_filling: bool) -> None:
+        """`is_filling`: whether something is still to come, which may be evicted once it is there."""
+        super().__init__(sha256)
+        self.is_filling = is_filling
 
 
 class CacheFolder:
@@ -89,7 +94,7 @@ class CacheFolder:
             if surplus > 0 and path.name not in spared and _evict(path):
                 surplus -= sizes[path].st_size
         if surplus > 0:
-            raise NoRoomError(sha256)
+            raise NoRoomError(sha256, is_filling=reserved > 0)
         # A file without blocks, which says in its size what is still to come.
         with self._beside(sha256, RESERVED).open("wb") as stream:
             stream.truncate(num_bytes)

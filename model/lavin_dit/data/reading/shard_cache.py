@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from io import BufferedReader
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 PREFETCH_THREADS = 4
 """One connection seldom fills a network."""
+ROOM_WAIT_S = 0.05
 
 
 class ShardCache:
@@ -75,13 +77,17 @@ class ShardCache:
         self.hold(())
 
     def _fetch_now(self, name: str, sha256: str) -> None:
-        try:
-            self._fetch(name, sha256, spared=())
-        except NoRoomError as error:
-            raise InputError(
-                f"{self._cache.folder}: cannot hold {name} beside the shards in use within its {self._cache.max_bytes / 2**20:.0f} MiB; "
-                "allow the cache more, or read fewer shards at once"
-            ) from error
+        while True:
+            try:
+                return self._fetch(name, sha256, spared=())
+            except NoRoomError as error:
+                if not error.is_filling:
+                    raise InputError(
+                        f"{self._cache.folder}: cannot hold {name} beside the shards in use within its "
+                        f"{self._cache.max_bytes / 2**20:.0f} MiB; allow the cache more, or read fewer shards at once"
+                    ) from error
+            # What comes meanwhile, ahead or for another process, can be let go once it is here.
+            time.sleep(ROOM_WAIT_S)
 
     def _fetch_ahead(self, name: str) -> None:
         wanted = self._wanted

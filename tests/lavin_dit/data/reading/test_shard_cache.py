@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,24 @@ def test_the_least_recently_used_shard_goes_and_never_one_in_use(objects: Path, 
         other.hold([])
         assert cache.locate(NAMES[1]).read_bytes() == (objects / NAMES[1]).read_bytes()
         assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 3 * SIZE
+
+
+def test_a_shard_waits_for_the_room_of_a_download_that_is_under_way(objects: Path, tmp_path: Path) -> None:
+    folder, other, has_begun = CacheFolder(tmp_path, SIZE), "0" * 64, threading.Event()
+
+    def download() -> None:
+        with folder.alone(other), folder.reserve(other, SIZE) as path:
+            has_begun.set()
+            time.sleep(1.5)
+            path.write_bytes(bytes(SIZE))
+
+    thread = threading.Thread(target=download)
+    with make(tmp_path, objects, num_shards=1) as cache:
+        thread.start()
+        assert has_begun.wait(10.0)
+        assert cache.locate(NAMES[0]).read_bytes() == (objects / NAMES[0]).read_bytes()
+    thread.join()
+    assert shards_in(tmp_path, objects) == {NAMES[0]}
 
 
 def test_fetching_ahead_never_pushes_out_what_is_wanted(objects: Path, tmp_path: Path) -> None:
